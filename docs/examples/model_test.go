@@ -57,17 +57,17 @@ func TestModelInPyTorch(t *testing.T) {
 			model.Documents{}},
 		"softmax": {func(c *model.Config) { c.Attention, c.Alibi = kernels.Softmax.String(), false }, 1,
 			model.Documents{}},
-		"shift alone":       {func(c *model.Config) { c.KShiftSelf, c.KShiftOffset = false, 2 }, 1, model.Documents{}},
-		"equal scores":      {func(c *model.Config) { c.Alibi = false }, 1, model.Documents{}},
-		"bonsai":            {func(*model.Config) {}, 0.25, model.Documents{}},
-		"documents":         {func(c *model.Config) { c.KShiftSelf = false }, 1, model.Documents{Separate: true, EndOfText: 3}},
-		"v77":               {func(c *model.Config) { *c = c.V77() }, 1, model.Documents{}},
-		"queries of levels": {func(c *model.Config) { *c = c.V77(); c.QueryBits = 4 }, 1, model.Documents{}},
-		"queries of levels, softmax": {func(c *model.Config) {
+		"shift alone":  {func(c *model.Config) { c.KShiftSelf, c.KShiftOffset = false, 2 }, 1, model.Documents{}},
+		"equal scores": {func(c *model.Config) { c.Alibi = false }, 1, model.Documents{}},
+		"bonsai":       {func(*model.Config) {}, 0.25, model.Documents{}},
+		"documents":    {func(c *model.Config) { c.KShiftSelf = false }, 1, model.Documents{Separate: true, EndOfText: 3}},
+		"v77":          {func(c *model.Config) { *c = c.V77() }, 1, model.Documents{}},
+		"queries":      {func(c *model.Config) { *c = c.V77(); c.QueryBits = 4 }, 1, model.Documents{}},
+		"queries, softmax": {func(c *model.Config) {
 			*c = c.V77()
 			c.QueryBits, c.Attention, c.Alibi = 8, kernels.Softmax.String(), false
 		}, 1, model.Documents{}},
-		"queries of levels, documents": {func(c *model.Config) {
+		"queries, documents": {func(c *model.Config) {
 			c.StreamBits, c.QueryBits, c.Alibi = 4, 2, false
 		}, 1, model.Documents{Separate: true, EndOfText: 3}},
 		"v77 of few bits": {func(c *model.Config) {

@@ -122,8 +122,9 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		}
 	}
 	s.config.StreamBits = c.Int("stream-bits")
-	s.config.HiddenBits, s.config.CodebookBits = c.Int("hidden-bits"), c.Int("codebook-bits")
-	s.config.QueryBits, s.config.ValueBits, s.config.ReadBits = c.Int("query-bits"), c.Int("value-bits"), c.Int("read-bits")
+	s.config.HiddenBits, s.config.QueryBits = c.Int("hidden-bits"), c.Int("query-bits")
+	s.config.ValueBits, s.config.ReadBits = c.Int("value-bits"), c.Int("read-bits")
+	s.config.CodebookBits = c.Int("codebook-bits")
 	s.config.Hadamard, s.muon, s.muonSteps = c.Int("hadamard"), c.Bool("muon"), c.Int("muon-steps")
 	if attention := c.String("attention"); attention != kernels.RWSP.String() {
 		s.config = s.config.V75()

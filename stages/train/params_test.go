@@ -131,7 +131,8 @@ func TestConfigOfParameters(t *testing.T) {
 	c, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 48)
 	if err != nil || c.D != 64 || c.Heads != 2 || c.FF != 96 || c.Layers != 3 || c.Vocab != 257 || c.Seq != 48 ||
 		c.Alibi || c.StreamBits != 4 || c.RWSPK != 2 || c.KShiftOffset != 3 || c.KShiftSelf || len(c.KShiftLayers) != 2 ||
-		c.HiddenBits != 2 || c.QueryBits != 6 || c.ValueBits != 4 || c.ReadBits != 3 || c.CodebookBits != 5 || c.Hadamard != 32 {
+		c.HiddenBits != 2 || c.QueryBits != 6 || c.ValueBits != 4 || c.ReadBits != 3 ||
+		c.CodebookBits != 5 || c.Hadamard != 32 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for ids, want := range map[int]int{257: 257, 4096: 4096, 4097: 4224, 50257: 50304, 50304: 50304} {

@@ -178,7 +178,8 @@ func TestVersions(t *testing.T) {
 					Version(m.Config, m.Provenance), want)
 			}
 			if got, err := unpack(packed); err != nil || got.Config.HiddenBits > 1 != (m.Config.HiddenBits > 1) ||
-				got.Config.Queries() != m.Config.Queries() || got.Config.Hadamard != m.Config.Hadamard || got.Config.Codebook() != m.Config.Codebook() {
+				got.Config.Queries() != m.Config.Queries() || got.Config.Hadamard != m.Config.Hadamard ||
+				got.Config.Codebook() != m.Config.Codebook() {
 				t.Errorf("%+v came back as %+v, %v", m.Config, got.Config, err)
 			}
 		}

@@ -46,7 +46,8 @@ func describe(path string, f tensors) (model.Config, Provenance, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return model.Config{}, Provenance{},
 			fmt.Errorf("it does not say what model it is: write this to %s, corrected where the model differs (the config "+
-				"of a v77 also has hidden_bits, query_bits, value_bits, read_bits, codebook_bits and hadamard): %s", beside, suggest(f))
+				"of a v77 also has hidden_bits, query_bits, value_bits, read_bits, codebook_bits and hadamard): %s",
+				beside, suggest(f))
 	}
 	if err != nil {
 		return model.Config{}, Provenance{}, err

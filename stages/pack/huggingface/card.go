@@ -46,7 +46,8 @@ type result struct{ Name, Value, Meaning string }
 func (m *Model) card(about About, size int) ([]byte, error) {
 	c := card{About: about, Model: m, Kind: m.kind(), FileSize: fmt.Sprintf("%.1f MB", float64(size)/1e6),
 		Attention: m.Config.Attention, Levels: 1 << m.Config.Codebook().Bits(), Hidden: m.Config.Hidden().Bits(),
-		Queries: m.Config.Queries().Bits(), Values: m.Config.Values().Bits(), Reads: m.Config.Reads().Bits(), Codebook: m.Config.Codebook().Bits()}
+		Queries: m.Config.Queries().Bits(), Values: m.Config.Values().Bits(),
+		Reads: m.Config.Reads().Bits(), Codebook: m.Config.Codebook().Bits()}
 	if m.Config.Attention == kernels.RWSP.String() {
 		c.Attention = fmt.Sprintf("rwsp: a query reads its %d best keys", m.Config.RWSPK)
 	}
