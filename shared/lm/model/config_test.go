@@ -79,6 +79,24 @@ func TestConfigJSONOfV77(t *testing.T) {
 	}
 }
 
+// Any option of v77 makes one.
+func TestHasV77(t *testing.T) {
+	v76, _ := Preset("nano")
+	v76.HiddenBits, v76.StreamBits = 1, 4
+	if v76.HasV77() {
+		t.Errorf("%+v is a v77", v76)
+	}
+	for i, set := range []func(c *Config){
+		func(c *Config) { c.HiddenBits = 2 }, func(c *Config) { c.QueryBits = 2 }, func(c *Config) { c.ValueBits = 2 },
+		func(c *Config) { c.ReadBits = 2 }, func(c *Config) { c.CodebookBits = 2 }, func(c *Config) { c.Hadamard = 2 },
+	} {
+		c := v76
+		if set(&c); !c.HasV77() {
+			t.Errorf("option %d: %+v is no v77", i, c)
+		}
+	}
+}
+
 // v77 rotates the largest blocks that the width allows, up to 128.
 func TestV77Rotates(t *testing.T) {
 	for d, want := range map[int]int{1024: 128, 128: 128, 96: 32, 48: 16, 6: 2, 7: 1} {
