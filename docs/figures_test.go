@@ -68,6 +68,8 @@ func TestFigures(t *testing.T) {
 			r := trained(t, dir, name, each+sectionOfTrain(t, name+".yml"))
 			compareRow(t, "recipes/models.md", "`task pipeline:"+name+"`", " %.3f |", r.bits)
 		}
+		r := trained(t, dir, "v77-queries", each+sectionOfTrain(t, "v77.yml")+" --query-bits 4")
+		compareRow(t, "recipes/models.md", "`task pipeline:v77 -- --set train.query_bits=4`", " %.3f |", r.bits)
 	})
 	t.Run("gradients", func(t *testing.T) {
 		for _, seed := range []string{"1", "2", "3"} {
