@@ -183,8 +183,8 @@ func (h *head) findSurvivors(pointers []int32, t int) {
 	}
 }
 
-// lastKeyBelow returns how far behind `first` the last of keys first..u lies that differs from query t in fewer bits than
-// below. -1: none does.
+// lastKeyBelow returns how far behind `first` that key of first..u lies which is the last to differ from query t in
+// fewer bits than below; -1: none does.
 func (h *head) lastKeyBelow(t, first, u, below int) int {
 	if h.queryWords == 1 {
 		return h.lastBelow(h.k[first:u+1], h.q[t], below)
@@ -244,8 +244,8 @@ func nearestGo(best, away *[4][4]float64, q, k []uint64, skip, n int, constants 
 	}
 }
 
-// nearestOfPlanesGo is nearestGo for queries of several planes: the lowest planes of all four, the next ones and so on. A
-// bit of plane p counts as 2^p.
+// nearestOfPlanesGo is nearestGo for queries of several planes: first the lowest planes of all four. A bit of plane p
+// counts as 2^p.
 func nearestOfPlanesGo(best, away *[4][4]float64, q, k []uint64, skip, n int, constants *[5][4]float64) {
 	for i := skip; i < skip+n; i++ {
 		key := k[len(k)-1-i]

@@ -69,6 +69,7 @@ func TestHuggingFace(t *testing.T) {
 		{"v75", func(c *model.Config) { c.Attention, c.KShiftLayers = kernels.Pointer.String(), nil }, model.Documents{}},
 		{"v76", func(c *model.Config) { c.StreamBits = 4 }, model.Documents{}},
 		{"v77", func(c *model.Config) { *c = c.V77() }, model.Documents{}},
+		{"queries", func(c *model.Config) { *c = c.V77(); c.QueryBits = 4 }, model.Documents{}},
 		{"documents", func(c *model.Config) { *c = c.V77() }, model.Documents{Separate: true, EndOfText: 4}},
 	}
 	command := []string{"-c", computedIn, listOf(tokens), text}
