@@ -22,13 +22,11 @@ func (d *Device) attention(queries, keys, values *planes, a kernels.Attention) (
 	if a.HeadDim > maxHeadDim {
 		return v, fmt.Errorf("heads of %d channels: at most %d are supported on CUDA devices", a.HeadDim, maxHeadDim)
 	}
-	if queries.bits > 1 {
-		return v, fmt.Errorf("queries of %v: CUDA devices read signs alone", queries.quantization)
-	}
 	v = attention{
 		batch: int32(a.Batch), seq: int32(a.Seq), heads: int32(a.Heads), dim: int32(a.HeadDim),
 		survivors: int32(a.Survivors), layer: uint32(a.Layer),
-		queries: queries.data, keys: keys.data, words: int32(keys.words()),
+		queries: queries.data, keys: keys.data, words: int32(keys.words()), queryPlanes: int32(queries.bits),
+		queryPlaneWords: int64(queries.planeBytes / 4), queryUnit: queries.quantization.Unit(),
 		values: values.data, valueWords: int32(values.words()), valuePlanes: int32(values.bits),
 		valuePlaneWords: int64(values.planeBytes / 4), valueUnit: values.quantization.Unit(),
 		scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
@@ -39,9 +37,8 @@ func (d *Device) attention(queries, keys, values *planes, a kernels.Attention) (
 	} else if a.Gumbel {
 		v.gumbel = 1
 	}
-	v.products, err = d.table(fmt.Sprintf("scores of %d channels", a.HeadDim), func() []float64 {
-		return a.DotScores(queries.quantization)
-	})
+	scores := fmt.Sprintf("scores of %d channels, queries of %v", a.HeadDim, queries.quantization)
+	v.products, err = d.table(scores, func() []float64 { return a.DotScores(queries.quantization) })
 	if err != nil {
 		return v, err
 	}
@@ -77,10 +74,11 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys
 				return err
 			}
 		}
-		if levels {
-			return d.launch(warpPerQuery(a)).attendSoftmaxLevels(v, to.data, to.popcounts, list, to.bits, to.planeBytes/4)
+		if of := v.queryPlanes > 1; a.Kind == kernels.Softmax && (levels || of) {
+			kernel := either(of, launch.attendSoftmaxQueryLevels, launch.attendSoftmaxLevels)
+			return kernel(d.launch(warpPerQuery(a)), v, to.data, to.popcounts, list, to.bits, to.planeBytes/4)
 		}
-		kernel, g, err := attendKernel(a)
+		kernel, g, err := attendKernel(a, v)
 		if err != nil {
 			return err
 		}
@@ -90,7 +88,7 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys
 
 // attendLevels finds the pointers first, and then reads values of several planes along them.
 func (d *Device) attendLevels(to *planes, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
-	kernel, g, err := attendKernel(a)
+	kernel, g, err := attendKernel(a, v)
 	if err != nil {
 		return err
 	}
@@ -119,22 +117,23 @@ func (d *Device) attendLevels(to *planes, pointers cu.DevicePtr, v attention, a 
 }
 
 // attendKernel chooses the kernel for a, and its grid. Kernels with Separate in their names are for sequences of
-// several documents: the others stay as fast as without documents.
-func attendKernel(a kernels.Attention) (attend, driver.Geometry, error) {
+// several documents, those with QueryLevels for queries of several planes: the others stay as fast as without.
+func attendKernel(a kernels.Attention, v attention) (attend, driver.Geometry, error) {
 	heads, separate := a.Batch*a.Heads, a.Starts != nil
 	switch {
 	case a.Kind == kernels.RWSP:
-		return survivorsKernel(a), grid(ceilDiv(a.Seq, kTile), heads), nil
-	case a.Kind == kernels.Softmax && tiled(a):
+		return survivorsKernel(a, int(v.queryPlanes)), grid(ceilDiv(a.Seq, kTile), heads), nil
+	case a.Kind == kernels.Softmax && v.tiled():
 		kernel := either(separate, launch.attendSoftmax64Separate, launch.attendSoftmax64)
 		return kernel, grid(ceilDiv(a.Seq, 64), heads), nil
 	case a.Kind == kernels.Softmax:
 		return launch.attendSoftmax, warpPerQuery(a), nil
-	case a.Kind == kernels.Pointer && a.Noise == nil && a.Gumbel && tiled(a):
+	case a.Kind == kernels.Pointer && a.Noise == nil && a.Gumbel && v.tiled():
 		kernel := either(separate, launch.attendPointer64Separate, launch.attendPointer64)
 		return kernel, grid(ceilDiv(a.Seq, 64), heads), nil
 	case a.Kind == kernels.Pointer:
-		return launch.attendPointer, warpPerQuery(a), nil
+		kernel := either(v.queryPlanes > 1, launch.attendPointerQueryLevels, launch.attendPointer)
+		return kernel, warpPerQuery(a), nil
 	}
 	return nil, driver.Geometry{}, errUnknownKind(a.Kind)
 }
@@ -149,14 +148,26 @@ func warpPerQuery(a kernels.Attention) driver.Geometry {
 	return grid(ceilDiv(a.Seq, 8), a.Batch*a.Heads)
 }
 
-// tiled says whether a's heads and sequences fit the kernels that pass over all pairs a tile at a time. Heads of all
-// presets do.
-func tiled(a kernels.Attention) bool { return a.HeadDim == 64 && a.Seq%4 == 0 }
+// tiled says whether queries, heads and sequences fit the kernels that pass over all pairs a tile at a time. Signs and
+// the heads of all presets do.
+func (v attention) tiled() bool { return v.queryPlanes == 1 && v.dim == 64 && v.seq%4 == 0 }
 
-// survivorsKernel chooses by the words of a head's bits and the survivors that fit in registers.
-func survivorsKernel(a kernels.Attention) attend {
+// survivorsKernel chooses by the planes of queries, and by the words of a head's bits and the survivors that fit in
+// registers.
+func survivorsKernel(a kernels.Attention, planes int) attend {
 	separate := a.Starts != nil
+	few := a.Survivors <= 4 && a.HeadDim <= 64
 	switch {
+	case planes == 2 && few:
+		return either(separate, launch.survivorsQueryLevels2Separate, launch.survivorsQueryLevels2)
+	case planes == 3 && few:
+		return either(separate, launch.survivorsQueryLevels3Separate, launch.survivorsQueryLevels3)
+	case planes == 4 && few:
+		return either(separate, launch.survivorsQueryLevels4Separate, launch.survivorsQueryLevels4)
+	case planes > 4 && few:
+		return either(separate, launch.survivorsQueryLevels8Separate, launch.survivorsQueryLevels8)
+	case planes > 1:
+		return either(separate, launch.survivorsQueryLevelsSeparate, launch.survivorsQueryLevels)
 	case a.Survivors > 4:
 		return either(separate, launch.survivors8_16Separate, launch.survivors8_16)
 	case a.HeadDim <= 32:
@@ -191,7 +202,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 		if err != nil {
 			return err
 		}
-		inTiles := v.valuePlanes == 1 && tiled(a) && (a.Kind == kernels.Softmax || v.gumbel == 1)
+		inTiles := v.valuePlanes == 1 && v.tiled() && (a.Kind == kernels.Softmax || v.gumbel == 1)
 		if inTiles && to.bfloat16 && (to.at|grad.at)%16 == 0 {
 			family, l := denseKernels64Of(a), d.launch(grid(ceilDiv(a.Seq, 64), heads))
 			if err := family.denseQueries64(l, v, grad.at, list, stats, to.at); err != nil {
@@ -201,6 +212,9 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 		}
 		pointer := either(a.Kind == kernels.Pointer, 1, 0)
 		family, l := either(to.bfloat16, denseKernelsBfloat16, denseKernelsFloat32), d.launch(warpPerQuery(a))
+		if v.queryPlanes > 1 {
+			family = either(to.bfloat16, denseKernelsQueryLevelsBfloat16, denseKernelsQueryLevelsFloat32)
+		}
 		if err := family.denseQueries(l, v, grad.at, pointer, stats, to.at); err != nil {
 			return err
 		}
@@ -244,7 +258,12 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	if err != nil {
 		return err
 	}
-	scores, gather, g := survivorKernelsOf(a, int(v.valuePlanes), dqkv.bfloat16, (dqkv.at|dOut.at|pointers)%16 == 0)
+	if v.queryPlanes > 1 {
+		if v.queryLevels, err = d.scratch("levels of queries", heads*a.Seq*a.HeadDim/2); err != nil {
+			return err
+		}
+	}
+	scores, gather, g := survivorKernelsOf(a, v, dqkv.bfloat16, (dqkv.at|dOut.at|pointers)%16 == 0)
 	if err := scores(d.launch(g), v, dOut.at, pointers, slopes, dqkv.at); err != nil {
 		return err
 	}
@@ -254,20 +273,27 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	return gather(d.launch(g), v, dOut.at, slopes, offsets, entries, dqkv.at)
 }
 
-// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid, for values of so many planes. aligned
-// says whether the memory that they read and write eight channels at a time begins at multiples of 16 bytes.
-func survivorKernelsOf(a kernels.Attention, planes int, bfloat16, aligned bool) (
+// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid. aligned says whether the memory that they
+// read and write eight channels at a time begins at multiples of 16 bytes.
+func survivorKernelsOf(a kernels.Attention, v attention, bfloat16, aligned bool) (
 	scores func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error,
 	gather func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error, g driver.Geometry) {
-	if a.HeadDim == 64 && a.Survivors == 4 && planes <= 4 && aligned {
+	if a.HeadDim == 64 && a.Survivors == 4 && v.valuePlanes <= 4 && v.queryPlanes <= 4 && aligned {
 		family := either(bfloat16, survivorKernels64Bfloat16, survivorKernels64Float32)
 		if a.Starts != nil {
 			family = either(bfloat16, survivorKernels64SeparateBfloat16, survivorKernels64SeparateFloat32)
 		}
-		scores = either(planes > 1, family.survivorScores64Levels, family.survivorScores64)
-		return scores, family.survivorGather64, grid(a.Heads, ceilDiv(a.Seq, 32), a.Batch)
+		g = grid(a.Heads, ceilDiv(a.Seq, 32), a.Batch)
+		if v.queryPlanes > 1 {
+			return family.survivorScores64QueryLevels, family.survivorGather64QueryLevels, g
+		}
+		scores = either(v.valuePlanes > 1, family.survivorScores64Levels, family.survivorScores64)
+		return scores, family.survivorGather64, g
 	}
 	family := either(bfloat16, survivorKernelsBfloat16, survivorKernelsFloat32)
+	if v.queryPlanes > 1 {
+		return family.survivorScoresQueryLevels, family.survivorGatherQueryLevels, warpPerQuery(a)
+	}
 	scores, gather = family.survivorScores8_4, family.survivorGather8
 	if a.HeadDim <= 64 {
 		scores, gather = family.survivorScores2_4, family.survivorGather2

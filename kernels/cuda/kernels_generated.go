@@ -26,13 +26,25 @@ var modules = []module{
 		{timing.Operation{Name: "survivors_4_4_separate", Category: timing.Attention}, 128, 0},
 		{timing.Operation{Name: "survivors_8_4_separate", Category: timing.Attention}, 128, 0},
 		{timing.Operation{Name: "survivors_8_16_separate", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_separate", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_2", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_3", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_4", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_8", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_2_separate", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_3_separate", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_4_separate", Category: timing.Attention}, 128, 0},
+		{timing.Operation{Name: "survivors_query_levels_8_separate", Category: timing.Attention}, 128, 0},
 		{timing.Operation{Name: "level_table", Category: timing.Attention}, 256, 0},
 		{timing.Operation{Name: "read_levels_few", Category: timing.Attention}, 512, 65536},
 		{timing.Operation{Name: "read_levels_4", Category: timing.Attention}, 256, 0},
 		{timing.Operation{Name: "read_levels_16", Category: timing.Attention}, 256, 0},
 		{timing.Operation{Name: "attend_pointer", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "attend_pointer_query_levels", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "attend_softmax", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "attend_softmax_levels", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "attend_softmax_query_levels", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "attend_pointer_64", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "attend_pointer_64_separate", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "attend_softmax_64", Category: timing.Attention, Float: true}, 128, 0},
@@ -42,30 +54,46 @@ var modules = []module{
 		{timing.Operation{Name: "survivor_lists", Category: timing.Attention}, 32, 0},
 		{timing.Operation{Name: "survivor_scores_64_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_query_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_gather_64_query_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_query_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_gather_64_query_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_levels_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_query_levels_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_gather_64_query_levels_separate_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_64_levels_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_64_query_levels_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_64_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_gather_64_query_levels_separate_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_2_4_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_8_4_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_8_16_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_query_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_2_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_8_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_gather_query_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_2_4_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_8_4_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_scores_8_16_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_scores_query_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_2_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "survivor_gather_8_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "survivor_gather_query_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "dense_queries_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "dense_keys_float32", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "dense_queries_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "dense_keys_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "dense_queries_query_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "dense_keys_query_levels_float32", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "dense_queries_query_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "dense_keys_query_levels_bfloat16", Category: timing.Attention, Float: true}, 256, 0},
 	}},
 	{"attention_dense", "sm_80", []kernel{
 		{timing.Operation{Name: "dense_queries_64_softmax", Category: timing.Attention, Float: true}, 128, 0},
@@ -247,7 +275,6 @@ const (
 	kMaxSurvivors     = 16
 	kMaxWords         = 8
 	kTile             = 128
-	kBit              = 65536
 	kSide             = 64
 	kDepth            = 16
 	kFloatThreads     = 128
@@ -308,24 +335,28 @@ type attention struct {
 	words           int32 // 32-bit words of a row of queries or keys, of values and of what is read
 	valueWords      int32 // 32-bit words of a row of queries or keys, of values and of what is read
 	outWords        int32 // 32-bit words of a row of queries or keys, of values and of what is read
+	queryPlanes     int32
 	valuePlanes     int32
 	gumbel          int32 // 1: scores get Gumbel noise
 	layer           uint32
+	queryPlaneWords int64
 	valuePlaneWords int64
-	queries         cu.DevicePtr // rows x heads * dim: signs, signs, values
-	keys            cu.DevicePtr // rows x heads * dim: signs, signs, values
-	values          cu.DevicePtr // rows x heads * dim: signs, signs, values
+	queries         cu.DevicePtr // rows x heads * dim; keys are signs
+	keys            cu.DevicePtr // rows x heads * dim; keys are signs
+	values          cu.DevicePtr // rows x heads * dim; keys are signs
 	noise           cu.DevicePtr // batch x heads x seq x seq, or null
-	products        cu.DevicePtr // q·k / sqrt(dim) by the number of bits that differ
+	products        cu.DevicePtr // q·k / sqrt(dim) by the number of bits that differ, those of plane b weighted by 2^b
 	slopes          cu.DevicePtr // by head
 	scale           float32      // 1 / sqrt(dim)
-	valueUnit       float32      // what 1 of the integer behind a value is worth
+	queryUnit       float32      // what 1 of the integer behind a query or a value is worth
+	valueUnit       float32      // what 1 of the integer behind a query or a value is worth
+	queryLevels     cu.DevicePtr // batch x heads x seq x 64 nibbles: survivor_scores_64 leaves them for survivor_gather_64
 	scalars         cu.DevicePtr
 	starts          cu.DevicePtr // batch x seq: the first key that a query may read; null: 0
 }
 
-// The PTX has a Attention of 128 bytes.
-var _ [128]byte = [unsafe.Sizeof(attention{})]byte{}
+// The PTX has a Attention of 152 bytes.
+var _ [152]byte = [unsafe.Sizeof(attention{})]byte{}
 
 // levels is struct Levels of the sources.
 //
@@ -795,6 +826,46 @@ func (l launch) survivors8_16Separate(a attention, out, popcounts, pointers cu.D
 	return l.queue("survivors_8_16_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
 }
 
+func (l launch) survivorsQueryLevels(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevelsSeparate(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels2(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_2", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels3(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_3", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels4(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_4", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels8(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_8", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels2Separate(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_2_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels3Separate(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_3_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels4Separate(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_4_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
+func (l launch) survivorsQueryLevels8Separate(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("survivors_query_levels_8_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
 func (l launch) levelTable(scalars cu.DevicePtr, survivors, planes int, unit float32, bits int, table cu.DevicePtr) error {
 	return l.queue("level_table", argument(scalars), argument(int32Of(survivors)), argument(int32Of(planes)), argument(unit), argument(int32Of(bits)), argument(table))
 }
@@ -815,12 +886,20 @@ func (l launch) attendPointer(a attention, out, popcounts, pointers cu.DevicePtr
 	return l.queue("attend_pointer", argument(a), argument(out), argument(popcounts), argument(pointers))
 }
 
+func (l launch) attendPointerQueryLevels(a attention, out, popcounts, pointers cu.DevicePtr) error {
+	return l.queue("attend_pointer_query_levels", argument(a), argument(out), argument(popcounts), argument(pointers))
+}
+
 func (l launch) attendSoftmax(a attention, out, popcounts, pointers cu.DevicePtr) error {
 	return l.queue("attend_softmax", argument(a), argument(out), argument(popcounts), argument(pointers))
 }
 
 func (l launch) attendSoftmaxLevels(a attention, out, popcounts, pointers cu.DevicePtr, bits, planeWords int) error {
 	return l.queue("attend_softmax_levels", argument(a), argument(out), argument(popcounts), argument(pointers), argument(int32Of(bits)), argument(int64Of(planeWords)))
+}
+
+func (l launch) attendSoftmaxQueryLevels(a attention, out, popcounts, pointers cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_query_levels", argument(a), argument(out), argument(popcounts), argument(pointers), argument(int32Of(bits)), argument(int64Of(planeWords)))
 }
 
 func (l launch) attendPointer64(a attention, out, popcounts, pointers cu.DevicePtr) error {
@@ -853,8 +932,16 @@ func (l launch) survivorScores64LevelsFloat32(a attention, dout, pointers, ds, d
 	return l.queue("survivor_scores_64_levels_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScores64QueryLevelsFloat32(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_query_levels_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather64Float32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_64_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
+}
+
+func (l launch) survivorGather64QueryLevelsFloat32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_gather_64_query_levels_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorScores64Bfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
@@ -865,8 +952,16 @@ func (l launch) survivorScores64LevelsBfloat16(a attention, dout, pointers, ds, 
 	return l.queue("survivor_scores_64_levels_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScores64QueryLevelsBfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_query_levels_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather64Bfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_64_bfloat16", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
+}
+
+func (l launch) survivorGather64QueryLevelsBfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_gather_64_query_levels_bfloat16", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorScores64SeparateFloat32(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
@@ -877,8 +972,16 @@ func (l launch) survivorScores64LevelsSeparateFloat32(a attention, dout, pointer
 	return l.queue("survivor_scores_64_levels_separate_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScores64QueryLevelsSeparateFloat32(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_query_levels_separate_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather64SeparateFloat32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_64_separate_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
+}
+
+func (l launch) survivorGather64QueryLevelsSeparateFloat32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_gather_64_query_levels_separate_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorScores64SeparateBfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
@@ -889,8 +992,16 @@ func (l launch) survivorScores64LevelsSeparateBfloat16(a attention, dout, pointe
 	return l.queue("survivor_scores_64_levels_separate_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScores64QueryLevelsSeparateBfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_64_query_levels_separate_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather64SeparateBfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_64_separate_bfloat16", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
+}
+
+func (l launch) survivorGather64QueryLevelsSeparateBfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_gather_64_query_levels_separate_bfloat16", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorScores2_4Float32(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
@@ -905,12 +1016,20 @@ func (l launch) survivorScores8_16Float32(a attention, dout, pointers, ds, dqkv 
 	return l.queue("survivor_scores_8_16_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScoresQueryLevelsFloat32(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_query_levels_float32", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather2Float32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_2_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorGather8Float32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_8_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
+}
+
+func (l launch) survivorGatherQueryLevelsFloat32(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_gather_query_levels_float32", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorScores2_4Bfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
@@ -925,12 +1044,20 @@ func (l launch) survivorScores8_16Bfloat16(a attention, dout, pointers, ds, dqkv
 	return l.queue("survivor_scores_8_16_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
 }
 
+func (l launch) survivorScoresQueryLevelsBfloat16(a attention, dout, pointers, ds, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_scores_query_levels_bfloat16", argument(a), argument(dout), argument(pointers), argument(ds), argument(dqkv))
+}
+
 func (l launch) survivorGather2Bfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_2_bfloat16", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) survivorGather8Bfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
 	return l.queue("survivor_gather_8_bfloat16", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
+}
+
+func (l launch) survivorGatherQueryLevelsBfloat16(a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error {
+	return l.queue("survivor_gather_query_levels_bfloat16", argument(a), argument(dout), argument(ds), argument(offsets), argument(entries), argument(dqkv))
 }
 
 func (l launch) denseQueriesFloat32(a attention, dout cu.DevicePtr, pointer int, stats, dqkv cu.DevicePtr) error {
@@ -949,32 +1076,52 @@ func (l launch) denseKeysBfloat16(a attention, dout cu.DevicePtr, pointer int, p
 	return l.queue("dense_keys_bfloat16", argument(a), argument(dout), argument(int32Of(pointer)), argument(pointers), argument(stats), argument(dqkv))
 }
 
+func (l launch) denseQueriesQueryLevelsFloat32(a attention, dout cu.DevicePtr, pointer int, stats, dqkv cu.DevicePtr) error {
+	return l.queue("dense_queries_query_levels_float32", argument(a), argument(dout), argument(int32Of(pointer)), argument(stats), argument(dqkv))
+}
+
+func (l launch) denseKeysQueryLevelsFloat32(a attention, dout cu.DevicePtr, pointer int, pointers, stats, dqkv cu.DevicePtr) error {
+	return l.queue("dense_keys_query_levels_float32", argument(a), argument(dout), argument(int32Of(pointer)), argument(pointers), argument(stats), argument(dqkv))
+}
+
+func (l launch) denseQueriesQueryLevelsBfloat16(a attention, dout cu.DevicePtr, pointer int, stats, dqkv cu.DevicePtr) error {
+	return l.queue("dense_queries_query_levels_bfloat16", argument(a), argument(dout), argument(int32Of(pointer)), argument(stats), argument(dqkv))
+}
+
+func (l launch) denseKeysQueryLevelsBfloat16(a attention, dout cu.DevicePtr, pointer int, pointers, stats, dqkv cu.DevicePtr) error {
+	return l.queue("dense_keys_query_levels_bfloat16", argument(a), argument(dout), argument(int32Of(pointer)), argument(pointers), argument(stats), argument(dqkv))
+}
+
 // survivorKernels64 are the kernels that SURVIVOR_KERNELS_64 makes together.
 type survivorKernels64 struct {
-	survivorScores64       func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
-	survivorScores64Levels func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
-	survivorGather64       func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
+	survivorScores64            func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorScores64Levels      func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorScores64QueryLevels func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorGather64            func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
+	survivorGather64QueryLevels func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
 }
 
 var (
-	survivorKernels64Float32          = survivorKernels64{launch.survivorScores64Float32, launch.survivorScores64LevelsFloat32, launch.survivorGather64Float32}
-	survivorKernels64Bfloat16         = survivorKernels64{launch.survivorScores64Bfloat16, launch.survivorScores64LevelsBfloat16, launch.survivorGather64Bfloat16}
-	survivorKernels64SeparateFloat32  = survivorKernels64{launch.survivorScores64SeparateFloat32, launch.survivorScores64LevelsSeparateFloat32, launch.survivorGather64SeparateFloat32}
-	survivorKernels64SeparateBfloat16 = survivorKernels64{launch.survivorScores64SeparateBfloat16, launch.survivorScores64LevelsSeparateBfloat16, launch.survivorGather64SeparateBfloat16}
+	survivorKernels64Float32          = survivorKernels64{launch.survivorScores64Float32, launch.survivorScores64LevelsFloat32, launch.survivorScores64QueryLevelsFloat32, launch.survivorGather64Float32, launch.survivorGather64QueryLevelsFloat32}
+	survivorKernels64Bfloat16         = survivorKernels64{launch.survivorScores64Bfloat16, launch.survivorScores64LevelsBfloat16, launch.survivorScores64QueryLevelsBfloat16, launch.survivorGather64Bfloat16, launch.survivorGather64QueryLevelsBfloat16}
+	survivorKernels64SeparateFloat32  = survivorKernels64{launch.survivorScores64SeparateFloat32, launch.survivorScores64LevelsSeparateFloat32, launch.survivorScores64QueryLevelsSeparateFloat32, launch.survivorGather64SeparateFloat32, launch.survivorGather64QueryLevelsSeparateFloat32}
+	survivorKernels64SeparateBfloat16 = survivorKernels64{launch.survivorScores64SeparateBfloat16, launch.survivorScores64LevelsSeparateBfloat16, launch.survivorScores64QueryLevelsSeparateBfloat16, launch.survivorGather64SeparateBfloat16, launch.survivorGather64QueryLevelsSeparateBfloat16}
 )
 
 // survivorKernels are the kernels that SURVIVOR_KERNELS makes together.
 type survivorKernels struct {
-	survivorScores2_4  func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
-	survivorScores8_4  func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
-	survivorScores8_16 func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
-	survivorGather2    func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
-	survivorGather8    func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
+	survivorScores2_4         func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorScores8_4         func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorScores8_16        func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorScoresQueryLevels func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error
+	survivorGather2           func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
+	survivorGather8           func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
+	survivorGatherQueryLevels func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error
 }
 
 var (
-	survivorKernelsFloat32  = survivorKernels{launch.survivorScores2_4Float32, launch.survivorScores8_4Float32, launch.survivorScores8_16Float32, launch.survivorGather2Float32, launch.survivorGather8Float32}
-	survivorKernelsBfloat16 = survivorKernels{launch.survivorScores2_4Bfloat16, launch.survivorScores8_4Bfloat16, launch.survivorScores8_16Bfloat16, launch.survivorGather2Bfloat16, launch.survivorGather8Bfloat16}
+	survivorKernelsFloat32  = survivorKernels{launch.survivorScores2_4Float32, launch.survivorScores8_4Float32, launch.survivorScores8_16Float32, launch.survivorScoresQueryLevelsFloat32, launch.survivorGather2Float32, launch.survivorGather8Float32, launch.survivorGatherQueryLevelsFloat32}
+	survivorKernelsBfloat16 = survivorKernels{launch.survivorScores2_4Bfloat16, launch.survivorScores8_4Bfloat16, launch.survivorScores8_16Bfloat16, launch.survivorScoresQueryLevelsBfloat16, launch.survivorGather2Bfloat16, launch.survivorGather8Bfloat16, launch.survivorGatherQueryLevelsBfloat16}
 )
 
 // denseKernels are the kernels that DENSE_KERNELS makes together.
@@ -984,8 +1131,10 @@ type denseKernels struct {
 }
 
 var (
-	denseKernelsFloat32  = denseKernels{launch.denseQueriesFloat32, launch.denseKeysFloat32}
-	denseKernelsBfloat16 = denseKernels{launch.denseQueriesBfloat16, launch.denseKeysBfloat16}
+	denseKernelsFloat32             = denseKernels{launch.denseQueriesFloat32, launch.denseKeysFloat32}
+	denseKernelsBfloat16            = denseKernels{launch.denseQueriesBfloat16, launch.denseKeysBfloat16}
+	denseKernelsQueryLevelsFloat32  = denseKernels{launch.denseQueriesQueryLevelsFloat32, launch.denseKeysQueryLevelsFloat32}
+	denseKernelsQueryLevelsBfloat16 = denseKernels{launch.denseQueriesQueryLevelsBfloat16, launch.denseKeysQueryLevelsBfloat16}
 )
 
 // ---- attention_dense.cu ----

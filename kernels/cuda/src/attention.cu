@@ -30,44 +30,61 @@ DEVICE uint32_t read_many(const Head& h, const int* pointers, int alive, int w) 
   return out;
 }
 
-// Finds which of 32 keys may be among the best of this lane's query: bit k is set where differ * kBit <= left -
-// (31 - k) * slope. Lane 4 g + t has query 8 t + g of the warp's 32.
-constexpr int kBit = 65536;  // a bit that differs, in fixed point
-template <int kWords> struct Candidates {
+// A bit of the first plane that differs, in fixed point, where queries have so many planes. All planes of a channel
+// together are worth less than 2^17.
+DEVICE int bit_of(int planes) { return 131072 >> planes; }
+
+// Σ_b 2^b agree_b of a query and 32 keys, where agree_b channels of plane b agree. Rows of 72 bytes keep lanes apart.
+struct alignas(8) Counts {
+  uint16_t of[36];
+};
+
+// Finds which of 32 keys may be among the best of this lane's query: bit k is set where differ * bit_of(planes) is at
+// most left - (31 - k) * slope. A bit of plane b that differs counts 2^b times. Lane 4 g + t has query 8 t + g of the
+// warp's 32.
+template <int kWords, int kPlanes> struct Candidates {
   uint32_t query[kWords];
-  DEVICE_MEMBER explicit Candidates(const uint32_t (&q)[kWords]) {
+  DEVICE_MEMBER Candidates(const uint32_t (&q)[1][kWords], int) {
 #pragma unroll
-    for (int w = 0; w < kWords; w++) query[w] = q[w];
+    for (int w = 0; w < kWords; w++) query[w] = q[0][w];
   }
-  DEVICE_MEMBER uint32_t among(const uint32_t (*keys)[kWords], int left, int slope) const {
+  DEVICE_MEMBER uint32_t among(const uint32_t (*keys)[kWords], int left, int slope, Counts*) const {
     uint32_t none = 0;
 #pragma unroll 8
     for (int k = 31; k >= 0; k--) {
       int differ = 0;
 #pragma unroll
       for (int w = 0; w < kWords; w++) differ += popcount(query[w] ^ keys[k][w]);
-      none = __builtin_elementwise_fshl(none, (uint32_t)(left - differ * kBit), 1u);
+      none = __builtin_elementwise_fshl(none, (uint32_t)(left - differ * bit_of(1)), 1u);
       left -= slope;
     }
     return ~none;
   }
 };
 
+// Where queries may have any number of planes, all keys are candidates.
+template <int kWords> struct Candidates<kWords, 0> {
+  DEVICE_MEMBER Candidates(const uint32_t (&)[1][kWords], int) {}
+  DEVICE_MEMBER uint32_t among(const uint32_t (*)[kWords], int, int, Counts*) const { return ~0u; }
+};
+
 // The same for heads of 33 to 64 channels, by the matrix unit for bits: counting the bits of a word takes eight times
 // as long as other instructions. The unit gives lane 4 g + t the channels that agree for queries g, g + 8, g + 16 and g
 // + 24 and for two of each eight keys. These are chosen to be neighbours, 8 t ... 8 t + 7, so that a byte of each of
 // four lanes makes up the word of a query.
-template <> struct Candidates<2> {
+template <> struct Candidates<2, 1> {
   uint32_t query[2][2];
-  DEVICE_MEMBER explicit Candidates(const uint32_t (&q)[2]) {
+  DEVICE_MEMBER Candidates(const uint32_t (&q)[1][2], int) { spread(q[0], query); }
+  // Of the bits of a plane, one query a lane, what this lane gives the unit.
+  DEVICE_MEMBER static void spread(const uint32_t (&q)[2], uint32_t (&to)[2][2]) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       int low = shuffle((int)q[0], (lane & 28) + i), high = shuffle((int)q[1], (lane & 28) + i);
-      query[i / 2][i % 2] = (uint32_t)(lane % 2 ? high : low) ^ (lane % 4 < 2 ? 0u : ~0u);  // as lane_word
+      to[i / 2][i % 2] = (uint32_t)(lane % 2 ? high : low) ^ (lane % 4 < 2 ? 0u : ~0u);  // as lane_word
     }
   }
-  DEVICE_MEMBER uint32_t among(const uint32_t (*keys)[2], int left, int slope) const {
+  DEVICE_MEMBER uint32_t among(const uint32_t (*keys)[2], int left, int slope, Counts*) const {
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     uint32_t none = 0;
     int agree[2][4][4] = {};
@@ -79,11 +96,11 @@ template <> struct Candidates<2> {
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      int room = shuffle(left, (lane & 28) + i) - 64 * kBit - (31 - 8 * t) * slope;
+      int room = shuffle(left, (lane & 28) + i) - 64 * bit_of(1) - (31 - 8 * t) * slope;
       uint32_t byte = 0;
 #pragma unroll
       for (int k = 7; k >= 0; k--) {
-        int over = agree[i / 2][k / 2][i % 2 * 2 + k % 2] * kBit + (room + k * slope);
+        int over = agree[i / 2][k / 2][i % 2 * 2 + k % 2] * bit_of(1) + (room + k * slope);
         byte = __builtin_elementwise_fshl(byte, (uint32_t)over, 1u);
       }
       none |= byte << 8 * i;
@@ -92,62 +109,129 @@ template <> struct Candidates<2> {
   }
 };
 
+// The same for queries of several planes. A lane finds in its row of `counts` what the unit has counted for its query
+// and each key: counting the bits of every plane again would take longer than all else that a candidate takes. There
+// may be fewer planes than kPlanes.
+template <int kPlanes> struct Candidates<2, kPlanes> {
+  uint32_t query[kPlanes][2][2];
+  int planes;
+  DEVICE_MEMBER Candidates(const uint32_t (&q)[kPlanes][2], int planes) : planes(planes) {
+#pragma unroll
+    for (int b = 0; b < kPlanes; b++) Candidates<2, 1>::spread(q[b], query[b]);
+  }
+  DEVICE_MEMBER uint32_t among(const uint32_t (*keys)[2], int left, int slope, Counts* counts) const {
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, bit = bit_of(planes), room[4];
+    uint32_t bytes[4] = {};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      room[i] = shuffle(left, (lane & 28) + i) - ((1 << planes) - 1) * 64 * bit - (31 - 8 * t) * slope;
+    warp_sync();  // all lanes have read the counts of other keys
+#pragma unroll
+    for (int half = 1; half >= 0; half--) {  // four of each eight keys at a time, in half the registers
+      int agree[2][2][4] = {};
+      uint32_t key[2];
+#pragma unroll
+      for (int n = 0; n < 2; n++) key[n] = lane_word(keys[g / 2 * 8 + 4 * half + 2 * n + g % 2]);
+#pragma unroll
+      for (int b = kPlanes - 1; b >= 0; b--) {
+        if (b >= planes) continue;
+#pragma unroll
+        for (int n = 0; n < 2; n++)
+#pragma unroll
+          for (int m = 0; m < 2; m++) {
+            for (int& x : agree[m][n]) x *= 2;  // Σ_b 2^b agree_b from the top plane down
+            mma_bits(agree[m][n], query[b][m], key[n]);
+          }
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        uint32_t four[4];
+#pragma unroll
+        for (int k = 3; k >= 0; k--) {
+          four[k] = (uint32_t)agree[i / 2][k / 2][i % 2 * 2 + k % 2];
+          int over = (int)four[k] * bit + (room[i] + (4 * half + k) * slope);
+          bytes[i] = __builtin_elementwise_fshl(bytes[i], (uint32_t)over, 1u);
+        }
+        *(Int2*)&counts[threadIdx.x - t + i].of[8 * t + 4 * half] = {
+            (int)pack_u16(four[0], four[1], 0), (int)pack_u16(four[2], four[3], 0)};
+      }
+    }
+    warp_sync();
+    return ~transpose_bytes(bytes[0] | bytes[1] << 8 | bytes[2] << 16 | bytes[3] << 24, lane);
+  }
+};
+
 // A thread per query. The 128 queries of a block pass over tiles of 128 keys, the most recent tile first. Grid: x tiles
 // of queries, y heads of all sequences.
 //
 // A key can be among the best only if few of its bits differ from the query's: at most (highest - last - slope *
-// distance) / step, where last is the worst score that is kept. This bound is kept in fixed point, 2^-16 of a bit, with
-// a margin for its rounding. A key within the bound gets an exact score in float64. A query is done when even a key
-// with equal bits would be too far away.
-template <int kWords, int kMax, bool kSeparate>
+// distance) / step, where last is the worst score that is kept. This bound is kept in fixed point, see bit_of, with a
+// margin for its rounding. A key within the bound gets an exact score in float64. A query is done when even the best of
+// all possible keys, which has the query's signs, would be too far away.
+//
+// Queries have kPlanes planes, or 5 to 8 if kPlanes is 8, or any number if kPlanes is 0.
+template <int kWords, int kMax, int kPlanes, bool kSeparate>
 DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
+  constexpr int kHeld = kPlanes ? kPlanes : 1;       // planes in registers
+  constexpr int kNear = kPlanes <= 4 ? kPlanes : 0;  // planes, where the table of products fits in shared memory
   __shared__ uint32_t keys[kTile][kWords];
-  __shared__ double products[32 * kWords + 1];
-  constexpr float kFar = 8192.0f;  // more bits than there are
+  __shared__ Counts counts[kPlanes > 1 ? kTile : 1];
+  __shared__ double near_products[((1 << kNear) - 1) * 32 * kWords + 1];
   Head h(a, blockIdx.y);
   int lane = threadIdx.x % 32, most = a.survivors;
   int t = blockIdx.x * kTile + threadIdx.x / 32 * 32 + lane % 4 * 8 + lane / 4;  // see Candidates
-  for (int i = threadIdx.x; i <= a.dim; i += kTile) products[i] = a.products[i];
+  int planes = kNear ? kNear : a.query_planes, all = ((1 << planes) - 1) * a.dim;
+  if (kNear)
+    for (int i = threadIdx.x; i <= all; i += kTile) near_products[i] = a.products[i];
+  const double* products = kNear ? near_products : a.products;
   bool done = t >= a.seq;
-  uint32_t q[kWords] = {};
-  if (!done) h.load(0, t, q);
-  Candidates<kWords> find(q);
+  uint32_t q[kHeld][kWords] = {};
+  if (!done)
+    for (int b = 0; b < kHeld && b < planes; b++) h.load_query(t, q[b], b);
+  Candidates<kWords, kPlanes> find(q, planes);
+  int least = kPlanes == 1 || done ? 0 : h.least_differ(t);
   int first = 0;
   if (kSeparate && !done) first = h.first(t);
   double best[kMax], last = -1e300;  // last: the score to beat, once there are enough
   int at[kMax];
 #pragma unroll
   for (int r = 0; r < kMax; r++) best[r] = -1e300, at[r] = -1;
-  float highest = (float)a.products[0], per_bit = (float)a.dim / (highest - (float)a.products[a.dim]);
-  float slope = (float)h.slope * per_bit;              // bits a step of distance costs
-  float margin = 0.02f + 1e-5f * slope, above = kFar;  // above: bits that the best score lies over the bar
-  int slope_fixed = (int)(slope * (float)kBit);
+  float highest = (float)a.products[least], per_bit = (float)all / ((float)a.products[0] - (float)a.products[all]);
+  float slope = (float)h.slope * per_bit;                             // bits a step of distance costs
+  float weight = (float)(1 << (planes - 1)), far = 8192.0f * weight;  // far: more bits than there are
+  float margin = 0.02f * weight + 1e-5f * slope, above = far;  // above: bits that the best score lies over the bar
+  int bit_fixed = bit_of(planes), slope_fixed = (int)(slope * (float)bit_fixed);
   for (int from = blockIdx.x * kTile; from >= 0; from -= kTile) {
     block_sync();
     if (from + (int)threadIdx.x < a.seq) {
       uint32_t key[kWords];
-      h.load(1, from + threadIdx.x, key);
+      h.load_key(from + threadIdx.x, key);
 #pragma unroll
       for (int w = 0; w < kWords; w++) keys[threadIdx.x][w] = key[w];
     }
     block_sync();
     for (int end = kTile - 1; end >= 0; end -= 32) {
       int nearest = t - from - end;
-      int left = (int)((float)kBit * __nvvm_fmin_f(above - slope * (float)max(nearest, 0) + margin, kFar));
+      int left = (int)((float)bit_fixed * min(above - slope * (float)max(nearest, 0) + margin, far));
       done |= nearest >= 0 && left < 0;
       if (kSeparate) done |= from + end < first;
       if (ballot(!done) == 0) break;
       if (nearest < 0) left -= nearest * slope_fixed;  // comes down to the bound at the query itself
       if (ballot(nearest > -32) == 0) continue;        // all keys come later
-      uint32_t some = find.among(keys + end - 31, left, slope_fixed);
+      uint32_t some = find.among(keys + end - 31, left + least * bit_fixed, slope_fixed, counts);
       if (nearest < 0) some = nearest > -32 ? some & ~0u >> -nearest : 0;
       if (kSeparate && first > from + end - 31) some &= ~0u << (first - (from + end - 31) & 31);
       if (done) some = 0;
       while (some) {
         int bit = 31 - __builtin_clz(some), k = end - 31 + bit, differ = 0;
         some ^= 1u << bit;
+        if (kPlanes > 1) {
+          differ = 64 * ((1 << planes) - 1) - counts[threadIdx.x].of[bit];
+        } else {
 #pragma unroll
-        for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ keys[k][w]);
+          for (int w = 0; w < kWords; w++) differ += popcount(q[0][w] ^ keys[k][w]);
+        }
+        if (kPlanes == 0) differ += h.differ_above(t, from + k);
         double s = h.score(products, differ, t - from - k);
         if (s <= last) continue;
         // The key goes behind keys of the same or a higher score, which are more recent. Keys of lower scores move
@@ -196,21 +280,39 @@ DEVICE void survivors(const Attention& a, uint32_t* out, int* popcounts, int* po
   }
 }
 
-#define SURVIVORS(name, kWords, kMax, kSeparate)                                                             \
+// Names tell the words of a head's bits and the survivors that fit, or the planes of queries, of heads of up to 64
+// channels and with up to 4 survivors. survivors_query_levels is for all others.
+#define SURVIVORS(name, kWords, kMax, kPlanes, kSeparate)                                                    \
   KERNEL(attention, 128)                                                                                     \
   void survivors_##name(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) { \
-    survivors<kWords, kMax, kSeparate>(a, out, popcounts, pointers);                                         \
+    survivors<kWords, kMax, kPlanes, kSeparate>(a, out, popcounts, pointers);                                \
   }
-SURVIVORS(1_4, 1, 4, false)
-SURVIVORS(2_4, 2, 4, false)
-SURVIVORS(4_4, 4, 4, false)
-SURVIVORS(8_4, 8, 4, false)
-SURVIVORS(8_16, 8, 16, false)
-SURVIVORS(1_4_separate, 1, 4, true)
-SURVIVORS(2_4_separate, 2, 4, true)
-SURVIVORS(4_4_separate, 4, 4, true)
-SURVIVORS(8_4_separate, 8, 4, true)
-SURVIVORS(8_16_separate, 8, 16, true)
+#define SURVIVORS_LEVELS(name, kPlanes, kSeparate, kBlocks)                                \
+  KERNEL(attention, 128, kBlocks)                                                          \
+  void survivors_query_levels_##name(                                                      \
+      const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) { \
+    survivors<2, 4, kPlanes, kSeparate>(a, out, popcounts, pointers);                      \
+  }
+SURVIVORS(1_4, 1, 4, 1, false)
+SURVIVORS(2_4, 2, 4, 1, false)
+SURVIVORS(4_4, 4, 4, 1, false)
+SURVIVORS(8_4, 8, 4, 1, false)
+SURVIVORS(8_16, 8, 16, 1, false)
+SURVIVORS(1_4_separate, 1, 4, 1, true)
+SURVIVORS(2_4_separate, 2, 4, 1, true)
+SURVIVORS(4_4_separate, 4, 4, 1, true)
+SURVIVORS(8_4_separate, 8, 4, 1, true)
+SURVIVORS(8_16_separate, 8, 16, 1, true)
+SURVIVORS(query_levels, 8, 16, 0, false)
+SURVIVORS(query_levels_separate, 8, 16, 0, true)
+SURVIVORS_LEVELS(2, 2, false, 7)
+SURVIVORS_LEVELS(3, 3, false, 7)
+SURVIVORS_LEVELS(4, 4, false, 7)
+SURVIVORS_LEVELS(8, 8, false, 5)
+SURVIVORS_LEVELS(2_separate, 2, true, 7)
+SURVIVORS_LEVELS(3_separate, 3, true, 7)
+SURVIVORS_LEVELS(4_separate, 4, true, 7)
+SURVIVORS_LEVELS(8_separate, 8, true, 5)
 
 // ---- Values of several planes, read along pointers ----
 //
@@ -352,14 +454,15 @@ void read_levels_16(
 
 // ---- Pointers and softmax: a warp per query, keys among its lanes. Grid: x queries / 8, y heads ----
 
-// The key from `first` on with the highest score + noise for query t. Of equal ones it is the most recent.
-template <int kWords> DEVICE int best_key(const Head& h, int first, int t) {
+// The key from `first` on with the highest score + noise for query t. Of equal ones it is the most recent. kLevels:
+// queries have several planes.
+template <bool kLevels, int kWords> DEVICE int best_key(const Head& h, int first, int t) {
   uint32_t q[kWords];
-  h.load(0, t, q);
+  h.load_query(t, q);
   double best = -1e300;
   int at = -1;
   for (int u = first + threadIdx.x % 32; u <= t; u += 32) {
-    double s = h.score(q, t, u) + h.noise(t, u);
+    double s = h.score<kLevels>(q, t, u) + h.noise(t, u);
     if (s >= best) best = s, at = u;
   }
   for (int mask = 16; mask > 0; mask /= 2) {
@@ -370,14 +473,21 @@ template <int kWords> DEVICE int best_key(const Head& h, int first, int t) {
   return at;
 }
 
-KERNEL(attention float, 256)
-void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) {
+template <bool kLevels> DEVICE void attend_best(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
-  int at = best_key<kMaxWords>(h, h.first(t), t);
+  int at = best_key<kLevels, kMaxWords>(h, h.first(t), t);
   if (lane == 0) pointers[h.query(t)] = at;
   if (32 * lane < a.dim) h.write(out, popcounts, t, lane, h.value_word(at, lane));
+}
+KERNEL(attention float, 256)
+void attend_pointer(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) {
+  attend_best<false>(a, out, popcounts, pointers);
+}
+KERNEL(attention float, 256)
+void attend_pointer_query_levels(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) {
+  attend_best<true>(a, out, popcounts, pointers);
 }
 
 // Pointers with Gumbel noise, for heads of 64 channels and sequences of a multiple of 4. A warp has 16 queries, a block
@@ -403,7 +513,7 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
   for (int from = kSeparate ? h.first(first) / 64 * 64 : 0; from < first + 64; from += 64) {
     block_sync();
     int key = threadIdx.x / 2;
-    keys[key][threadIdx.x % 2] = from + key < a.seq ? h.word(1, from + key, threadIdx.x % 2) : 0;
+    keys[key][threadIdx.x % 2] = from + key < a.seq ? h.key_word(from + key, threadIdx.x % 2) : 0;
     block_sync();
     for (int part = 0; part < 64 && from + part < row0 + 16; part += 16) {
       if (kSeparate && from + part + 15 < starts.earliest) continue;
@@ -433,7 +543,7 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
     for (uint32_t open = ballot(t < a.seq && !(best[r] - second[r] > kClose) && lane % 4 == 0); open;
         open &= open - 1) {
       int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r,
-          found = best_key<2>(h, kSeparate ? h.first(query) : 0, query);
+          found = best_key<false, 2>(h, kSeparate ? h.first(query) : 0, query);
       if (lane / 4 == from / 4) at[r] = found;
     }
     if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = at[r];
@@ -443,14 +553,15 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
 
 // Softmax over all keys from `first` on: Σ_u p_u v_u of query t, in float64, with p_u = exp(score - best), and divided
 // by their sum first if kDivided. Channel 32 w + lane is that of sum[w]. Returns the first key of the highest score.
-template <bool kDivided, int kWords> DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords]) {
+template <bool kLevels, bool kDivided, int kWords>
+DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords]) {
   int lane = threadIdx.x % 32;
   uint32_t q[kWords];
-  h.load(0, t, q);
+  h.load_query(t, q);
   double best = -1e300;
   int at = 0x7fffffff;
   for (int u = first + lane; u <= t; u += 32) {
-    double s = h.score(q, t, u);
+    double s = h.score<kLevels>(q, t, u);
     if (s > best) best = s, at = u;
   }
   for (int mask = 16; mask > 0; mask /= 2) {
@@ -460,13 +571,13 @@ template <bool kDivided, int kWords> DEVICE int sum_all(const Head& h, int first
   }
   double total = 0;
   if (kDivided)
-    for (int u = first + lane; u <= t; u += 32) total += exponential(h.score(q, t, u) - best);
+    for (int u = first + lane; u <= t; u += 32) total += exponential(h.score<kLevels>(q, t, u) - best);
   total = warp_sum(total);
 #pragma unroll
   for (int w = 0; w < kWords; w++) sum[w] = 0;
   for (int from = first; from <= t; from += 32) {
     int u = from + lane;
-    double e = u <= t ? exponential(h.score(q, t, u) - best) : 0;
+    double e = u <= t ? exponential(h.score<kLevels>(q, t, u) - best) : 0;
     if (kDivided) e /= total;
     for (int j = 0; j < min(32, t - from + 1); j++) {
       double p = shuffle(e, j);
@@ -481,7 +592,7 @@ template <bool kDivided, int kWords> DEVICE int sum_all(const Head& h, int first
 // The signs of query t's attention output.
 template <int kWords> DEVICE int read_all(const Head& h, int first, int t, uint32_t (&bits)[kWords]) {
   double sum[kWords];
-  int at = sum_all<false>(h, first, t, sum);
+  int at = sum_all<false, false>(h, first, t, sum);
 #pragma unroll
   for (int w = 0; w < kWords; w++) bits[w] = ballot(32 * w + (int)threadIdx.x % 32 < h.a.dim && sum[w] >= 0);
   return at;
@@ -502,14 +613,13 @@ void attend_softmax(const __grid_constant__ Attention a, uint32_t* out, int* pop
 }
 
 // The same, with levels of values of several planes. Planes of out lie plane_words apart.
-KERNEL(attention float, 256)
-void attend_softmax_levels(
-    const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers, int bits, long plane_words) {
+template <bool kLevels> DEVICE void attend_levels(
+    const Attention& a, uint32_t* out, int* popcounts, int* pointers, int bits, long plane_words) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
   double sum[kMaxWords];
-  int at = sum_all<true>(h, h.first(t), t, sum);
+  int at = sum_all<kLevels, true>(h, h.first(t), t, sum);
   if (lane == 0) pointers[h.query(t)] = at;
   MidRise levels(bits);
 #pragma unroll
@@ -522,6 +632,17 @@ void attend_softmax_levels(
       if (lane == 0) h.write(out + b * plane_words, popcounts, t, w, word, b);
     }
   }
+}
+
+KERNEL(attention float, 256)
+void attend_softmax_levels(
+    const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers, int bits, long plane_words) {
+  attend_levels<false>(a, out, popcounts, pointers, bits, plane_words);
+}
+KERNEL(attention float, 256)
+void attend_softmax_query_levels(
+    const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers, int bits, long plane_words) {
+  attend_levels<true>(a, out, popcounts, pointers, bits, plane_words);
 }
 
 // Softmax in tiles, as attend_pointer_tiles has them. It needs no maximum: no score is above 8, and the query's own is
@@ -550,7 +671,7 @@ DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcoun
     block_sync();
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
-    keys[key][word] = inside ? h.word(1, from + key, word) : 0;
+    keys[key][word] = inside ? h.key_word(from + key, word) : 0;
     values[key][word] = inside ? h.value_word(from + key, word) : 0;
     warp_sync();
     const Int4* bits = (const Int4*)values[threadIdx.x / 32 * 16 + 4 * (lane % 4)];

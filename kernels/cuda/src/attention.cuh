@@ -6,16 +6,17 @@
 struct Attention {
   int batch, seq, heads, dim, survivors;
   int words, value_words, out_words;  // 32-bit words of a row of queries or keys, of values and of what is read
-  int value_planes;
+  int query_planes, value_planes;
   int gumbel;            // 1: scores get Gumbel noise
   uint32_t layer;
-  long value_plane_words;
-  const uint32_t *queries, *keys, *values;  // rows x heads * dim: signs, signs, values
+  long query_plane_words, value_plane_words;
+  const uint32_t *queries, *keys, *values;  // rows x heads * dim; keys are signs
   const float* noise;      // batch x heads x seq x seq, or null
-  const double* products;  // q·k / sqrt(dim) by the number of bits that differ
+  const double* products;  // q·k / sqrt(dim) by the number of bits that differ, those of plane b weighted by 2^b
   const double* slopes;    // by head
   float scale;             // 1 / sqrt(dim)
-  float value_unit;        // what 1 of the integer behind a value is worth
+  float query_unit, value_unit;  // what 1 of the integer behind a query or a value is worth
+  uint32_t* query_levels;  // batch x heads x seq x 64 nibbles: survivor_scores_64 leaves them for survivor_gather_64
   const Scalars* scalars;
   const int* starts;  // batch x seq: the first key that a query may read; null: 0
 };
@@ -54,17 +55,24 @@ struct Head {
     values = a.values + row0 * a.value_words;
     slope = a.slopes[head];
   }
-  // Word w of the head's bits in part 0 (query) or 1 (key) of token t; zero beyond the head.
-  __device__ __forceinline__ uint32_t word(int part, int t, int w) const {
-    return head_word((part == 0 ? queries : keys) + t * a.words, head * a.dim, a.dim, w);
+  // Word w of the head's bits in a plane of token t's query, in its key and in a plane of its value; zero beyond the
+  // head.
+  __device__ __forceinline__ uint32_t query_word(int t, int w, int plane = 0) const {
+    return head_word(queries + plane * a.query_plane_words + t * a.words, head * a.dim, a.dim, w);
   }
-  // The same for a plane of the values.
+  __device__ __forceinline__ uint32_t key_word(int t, int w) const {
+    return head_word(keys + t * a.words, head * a.dim, a.dim, w);
+  }
   __device__ __forceinline__ uint32_t value_word(int t, int w, int plane = 0) const {
     return head_word(values + plane * a.value_plane_words + t * a.value_words, head * a.dim, a.dim, w);
   }
-  template <int kWords> __device__ __forceinline__ void load(int part, int t, uint32_t (&to)[kWords]) const {
+  template <int kWords> __device__ __forceinline__ void load_query(int t, uint32_t (&to)[kWords], int plane = 0) const {
 #pragma unroll
-    for (int w = 0; w < kWords; w++) to[w] = word(part, t, w);
+    for (int w = 0; w < kWords; w++) to[w] = query_word(t, w, plane);
+  }
+  template <int kWords> __device__ __forceinline__ void load_key(int t, uint32_t (&to)[kWords]) const {
+#pragma unroll
+    for (int w = 0; w < kWords; w++) to[w] = key_word(t, w);
   }
   template <int kWords> __device__ __forceinline__ void load_value(int t, uint32_t (&to)[kWords], int plane = 0) const {
 #pragma unroll
@@ -74,11 +82,32 @@ struct Head {
   __device__ __forceinline__ double score(const double* products, int differ, int distance) const {
     return products[differ] - slope * (double)distance;
   }
-  template <int kWords> __device__ __forceinline__ double score(const uint32_t (&q)[kWords], int t, int u) const {
+  // q is the first plane of query t. kLevels: queries have other planes, too, which stay in memory.
+  template <bool kLevels, int kWords>
+  __device__ __forceinline__ double score(const uint32_t (&q)[kWords], int t, int u) const {
     int differ = 0;
 #pragma unroll
-    for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ word(1, u, w));
+    for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ key_word(u, w));
+    if (kLevels) differ += differ_above(t, u);
     return score(a.products, differ, t - u);
+  }
+  // Σ_b 2^b times the number of bits in which plane b of query t and key u differ, over the planes above the first.
+  __device__ __forceinline__ int differ_above(int t, int u) const {
+    int differ = 0;
+    for (int w = 0; 32 * w < a.dim; w++) {
+      uint32_t key = key_word(u, w);
+      for (int b = 1; b < a.query_planes; b++) differ += popcount(query_word(t, w, b) ^ key) << b;
+    }
+    return differ;
+  }
+  // The same of all planes, for the best of all possible keys: its bits are those of the query's top plane.
+  __device__ __forceinline__ int least_differ(int t) const {
+    int differ = 0;
+    for (int w = 0; 32 * w < a.dim; w++) {
+      uint32_t key = query_word(t, w, a.query_planes - 1);
+      for (int b = 0; b < a.query_planes - 1; b++) differ += popcount(query_word(t, w, b) ^ key) << b;
+    }
+    return differ;
   }
   // What is added to the score of query t and key u before a pointer is chosen.
   __device__ __forceinline__ double noise(int t, int u) const {
@@ -95,7 +124,12 @@ struct Head {
   // The first key that query t may read: that of its document.
   __device__ __forceinline__ int first(int t) const { return a.starts ? a.starts[row0 + t] : 0; }
 
-  // The integer behind channel c of token t's value.
+  // The integer behind channel c of token t's query, and of its value.
+  __device__ __forceinline__ int query_integer(int t, int c) const {
+    int index = 0;
+    for (int p = 0; p < a.query_planes; p++) index |= (int)(query_word(t, c / 32, p) >> (c % 32) & 1) << p;
+    return 2 * index - ((1 << a.query_planes) - 1);
+  }
   __device__ __forceinline__ int value_integer(int t, int c) const {
     int index = 0;
     for (int p = 0; p < a.value_planes; p++) index |= (int)(value_word(t, c / 32, p) >> (c % 32) & 1) << p;

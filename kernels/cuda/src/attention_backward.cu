@@ -39,8 +39,8 @@ template <int kLanes, int kMax> DEVICE float balanced(float slope, int mine, int
 }
 
 // A warp per query: ds [query][survivor], the gradient of q·k, and dq. Each survivor has eight lanes where there are up
-// to 4, else one lane.
-template <int kWords, int kMax, class T>
+// to 4, else one lane. kLevels: queries have several planes.
+template <int kWords, int kMax, bool kLevels, class T>
 DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -54,8 +54,8 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
 #pragma unroll
   for (int w = 0; w < kWords; w++) g[w] = 32 * w + lane < a.dim ? read(grad + 32 * w + lane) : 0.0f;
   uint32_t q[kWords], k[kWords], v[kWords];
-  h.load(0, t, q);
-  h.load(1, u, k);
+  h.load_query(t, q);
+  h.load_key(u, k);
   float product = 0;  // Σ_c do_c v_c of this lane's survivor
   if constexpr (kMax == 4) {
     float sums[4] = {};
@@ -86,6 +86,7 @@ DEVICE void survivor_scores(const Attention& a, const T* dout, const int* pointe
   int differ = 0;
 #pragma unroll
   for (int w = 0; w < kWords; w++) differ += popcount(q[w] ^ k[w]);
+  if (kLevels) differ += h.differ_above(t, u);
   double s = h.score(a.products, differ, t - u), top = shuffle(s, 0);  // the first scores best
   float e = live ? exp2_fast((float)(s - top) * kLog2E) : 0.0f, sum = e, mean = e * product;
 #pragma unroll
@@ -160,7 +161,7 @@ void survivor_lists(const int* pointers, int seq, int survivors, int* offsets, i
 }
 
 // A warp per key: dk = Σ ds q and dv = Σ w_r do over the queries that read it, in their order.
-template <int kWords, class T> DEVICE void survivor_gather(
+template <int kWords, bool kLevels, class T> DEVICE void survivor_gather(
     const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   Head h(a, blockIdx.y);
   int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, most = a.survivors;
@@ -177,15 +178,17 @@ template <int kWords, class T> DEVICE void survivor_gather(
     float slope = lane < count ? ds[entry] : 0.0f;
     float weight = lane < count ? (float)a.scalars->weights[min(t + 1 - h.first(t), most)][entry - t * most] : 0.0f;
     uint32_t q[kWords];
-    h.load(0, t, q);
-    for (int j0 = 0; j0 < count; j0 += 4) {  // beyond count: query 0 with factors 0
+    h.load_query(t, q);
+    constexpr int kTogether = kLevels ? 1 : 4;
+    for (int j0 = 0; j0 < count; j0 += kTogether) {  // beyond count: query 0 with factors 0
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
+      for (int j = 0; j < kTogether; j++) {
         float x = shuffle(slope, j0 + j), y = shuffle(weight, j0 + j);
         const T* grad = grads + shuffle(at, j0 + j) + lane;
 #pragma unroll
         for (int w = 0; w < kWords; w++) {
-          dk[w] += signed_by((uint32_t)shuffle((int)q[w], j0 + j), lane, x);
+          if constexpr (kLevels) dk[w] += x * (float)h.query_integer(shuffle(t, j0 + j), 32 * w + lane);
+          else dk[w] += signed_by((uint32_t)shuffle((int)q[w], j0 + j), lane, x);
           if (32 * w + lane < a.dim) dv[w] += y * read(grad + 32 * w);
         }
       }
@@ -193,8 +196,10 @@ template <int kWords, class T> DEVICE void survivor_gather(
   }
   T *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
 #pragma unroll
-  for (int w = 0; w < kWords; w++)
+  for (int w = 0; w < kWords; w++) {
+    if (kLevels) dk[w] *= a.query_unit;
     if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, dk[w]), write(to_v + 32 * w + lane, dv[w]);
+  }
 }
 
 // ---- Heads of 64 channels and 4 survivors, as in all presets ----
@@ -224,16 +229,57 @@ DEVICE void add_eight(uint32_t byte, const float (&x)[8], float& sum) {
       add_where<7>(byte, x[7], sum);
 }
 
-// A head's 64 bits in part 0 (query) or 1 (key) of token t, and in the first plane of its value.
-DEVICE const char* head_bits(const Head& h, int part, int t) {
-  return (const char*)((part == 0 ? h.queries : h.keys) + wide_product(t, h.a.words) + h.head * 2);
+// A head's 64 bits in the first plane of token t's query, in its key, and in the first plane of its value.
+DEVICE const char* query_bits(const Head& h, int t) {
+  return (const char*)(h.queries + wide_product(t, h.a.words) + h.head * 2);
+}
+DEVICE const char* key_bits(const Head& h, int t) {
+  return (const char*)(h.keys + wide_product(t, h.a.words) + h.head * 2);
 }
 DEVICE const char* value_bits(const Head& h, int t) {
   return (const char*)(h.values + wide_product(t, h.a.value_words) + h.head * 2);
 }
 
-// Grid: x heads, y queries / 32, z sequences. Values have up to kPlanes planes.
-template <int kPlanes, bool kSeparate, class T>
+// Bit j of a byte becomes bit 4 j.
+DEVICE uint32_t spread_bits(uint32_t byte) {
+  uint32_t x = (byte | byte << 12) & 0x000f000fu;
+  x = (x | x << 6) & 0x03030303u;
+  return (x | x << 3) & 0x11111111u;
+}
+
+// 2^23 + (x & mask), where mask is less than 2^23. One instruction: the compiler would take two.
+DEVICE float in_mantissa(uint32_t x, uint32_t mask) {
+  uint32_t y;
+  asm("lop3.b32 %0, %1, %2, 0x4b000000, 0xea;" : "=r"(y) : "r"(x), "r"(mask));
+  return as_float((int)y);
+}
+
+// Adds x times the integers behind eight channels of a query, from the numbers that their planes spell, as nibbles of a
+// word. A nibble becomes a float in the mantissa of 2^23, from which the middle between all levels is subtracted. So
+// sums[j] is in units of query_unit / 8 / 16^(j % 4).
+struct AddLevels {
+  float middle[4];
+  DEVICE_MEMBER explicit AddLevels(int planes) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) middle[j] = 8388608.0f + (float)(((1 << planes) - 1) * (8 << 4 * j));
+  }
+  DEVICE_MEMBER void operator()(uint32_t nibbles, float x, float (&sums)[8]) const {
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      float level = in_mantissa(j < 4 ? nibbles << 4 : nibbles >> 12, 0xf0u << 4 * (j % 4));
+      sums[j] = __builtin_fmaf(x, level - middle[j % 4], sums[j]);
+    }
+  }
+  // Brings the sums to the unit of queries.
+  DEVICE_MEMBER static void finish(float unit, float (&sums)[8]) {
+#pragma unroll
+    for (int j = 0; j < 8; j++) sums[j] *= unit * (0.125f / (float)(1 << 4 * (j % 4)));
+  }
+};
+
+// Grid: x heads, y queries / 32, z sequences. Values have up to kPlanes planes. kLevels: queries have 2 to 4 planes,
+// and the numbers that these spell are written to a.query_levels.
+template <int kPlanes, bool kLevels, bool kSeparate, class T>
 DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* pointers, float* ds, T* dqkv) {
   Head h(a, blockIdx.z * a.heads + blockIdx.x);
   int t = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8;
@@ -246,7 +292,7 @@ DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* poi
 #pragma unroll
   for (int r = 0; r < 4; r++) {
     if (r >= alive) at[r] = at[0];
-    k[r] = load_byte(head_bits(h, 1, at[r]) + lane);
+    k[r] = load_byte(key_bits(h, at[r]) + lane);
 #pragma unroll
     for (int b = 0; b < kPlanes; b++)
       v[r][b] = kPlanes == 1 || b < a.value_planes
@@ -257,9 +303,28 @@ DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* poi
   int mine = lane / 2;
   bool live = mine < alive;
   int u = mine < 2 ? (mine == 0 ? at[0] : at[1]) : (mine == 2 ? at[2] : at[3]);
-  Int2 q2 = load_two(head_bits(h, 0, t)), k2 = load_two(head_bits(h, 1, u));
-  double s = h.score(a.products, popcount(q2.x ^ k2.x) + popcount(q2.y ^ k2.y), t - u),
-         top = shuffle(s, threadIdx.x & 24);
+  Int2 k2 = load_two(key_bits(h, u));
+  int differ = 0;
+  if constexpr (kLevels) {  // each of the two lanes takes every other plane
+    uint32_t levels = 0;
+#pragma unroll
+    for (int b = 0; b < 4; b++)
+      if (b < a.query_planes)
+        levels |= spread_bits(load_byte(query_bits(h, t) + 4 * b * a.query_plane_words + lane)) << b;
+    if (inside) a.query_levels[8 * h.query(t) + lane] = levels;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      int b = 2 * i + lane % 2;
+      if (b >= a.query_planes) continue;
+      Int2 q2 = load_two(query_bits(h, t) + 4 * b * a.query_plane_words);
+      differ += (popcount(q2.x ^ k2.x) + popcount(q2.y ^ k2.y)) << b;
+    }
+    differ += shuffle_xor(differ, 1);
+  } else {
+    Int2 q2 = load_two(query_bits(h, t));
+    differ = popcount(q2.x ^ k2.x) + popcount(q2.y ^ k2.y);
+  }
+  double s = h.score(a.products, differ, t - u), top = shuffle(s, threadIdx.x & 24);
   float e = live ? exp2_fast((float)(s - top) * kLog2E) : 0.0f;
   // Σ_c do_c v_c of every survivor: partial sums over eight channels, then each pair of lanes gets one survivor's.
   float g[8], sums[4] = {}, all = 0;
@@ -299,7 +364,7 @@ DEVICE void survivor_scores_64(const Attention& a, const T* dout, const int* poi
 
 // Grid: x heads, y keys / 32, z sequences. Each of a key's eight lanes loads an entry and shuffles it to the others.
 // The four keys of a warp continue until the longest list is done.
-template <bool kSeparate, class T> DEVICE void survivor_gather_64(
+template <bool kLevels, bool kSeparate, class T> DEVICE void survivor_gather_64(
     const Attention& a, const T* dout, const float* ds, const int* offsets, const int* entries, T* dqkv) {
   constexpr int kAhead = 4;      // entries whose loads are in flight together
   __shared__ float weights[16];  // [keys before the query that it may read, at most 3][rank]
@@ -311,7 +376,8 @@ template <bool kSeparate, class T> DEVICE void survivor_gather_64(
   entries += (long)h.index * a.seq * 4;
   ds += (long)h.index * a.seq * 4;
   const T* grads = read_row(dout, h, 0) + 8 * lane;
-  const char* queries = head_bits(h, 0, 0) + lane;
+  const char* queries = kLevels ? (const char*)(a.query_levels + 8 * h.query(0) + lane) : query_bits(h, 0) + lane;
+  AddLevels add_levels(a.query_planes);
   float dk[8] = {}, dv[8] = {}, all = 0;
   int from = u < a.seq ? offsets[u] : 0, end = u < a.seq ? offsets[u + 1] : 0;
   for (; ballot(from < end); from += 8) {
@@ -331,7 +397,8 @@ template <bool kSeparate, class T> DEVICE void survivor_gather_64(
 #pragma unroll
       for (int i = 0; i < kAhead; i++) {
         int row = shuffle(t, group + first + i);
-        q[i] = load_byte(queries + wide_product(row, 4 * a.words));
+        q[i] =
+            kLevels ? load_word(queries + wide_product(row, 32)) : load_byte(queries + wide_product(row, 4 * a.words));
         grad[i] = load_eight(grads + wide_product(row, 64 * a.heads));
       }
 #pragma unroll
@@ -342,59 +409,69 @@ template <bool kSeparate, class T> DEVICE void survivor_gather_64(
 #pragma unroll
       for (int i = 0; i < kAhead; i++) {
         float x = shuffle(slope, group + first + i), y = shuffle(weight, group + first + i);
-        all += x;
-        add_eight(q[i], x, dk);
+        if constexpr (kLevels) {
+          add_levels(q[i], x, dk);
+        } else {
+          all += x;
+          add_eight(q[i], x, dk);
+        }
 #pragma unroll
         for (int j = 0; j < 8; j++) dv[j] = __builtin_fmaf(y, value(grad[i], j), dv[j]);
       }
     }
   }
   if (u >= a.seq) return;
+  if (kLevels) add_levels.finish(a.query_unit, dk);
 #pragma unroll
-  for (int j = 0; j < 8; j++) dk[j] = 2 * dk[j] - all;
+  for (int j = 0; j < 8; j++)
+    if (!kLevels) dk[j] = 2 * dk[j] - all;
   store_eight(gradient_row(dqkv, h, 1, u) + 8 * lane, dk);
   store_eight(gradient_row(dqkv, h, 2, u) + 8 * lane, dv);
 }
 
-#define SURVIVOR_KERNELS_64(type, T, kSeparate)                                                       \
-  KERNEL(attention float, 256)                                                                        \
-  void survivor_scores_64_##type(                                                                     \
-      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {  \
-    survivor_scores_64<1, kSeparate>(a, dout, pointers, ds, dqkv);                                    \
-  }                                                                                                   \
-  KERNEL(attention float, 256)                                                                        \
-  void survivor_scores_64_levels_##type(                                                              \
-      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) {  \
-    survivor_scores_64<4, kSeparate>(a, dout, pointers, ds, dqkv);                                    \
-  }                                                                                                   \
-  KERNEL(attention float, 256, 3)                                                                     \
-  void survivor_gather_64_##type(const __grid_constant__ Attention a, const T* dout, const float* ds, \
-      const int* offsets, const int* entries, T* dqkv) {                                              \
-    survivor_gather_64<kSeparate>(a, dout, ds, offsets, entries, dqkv);                               \
+#define SCORES_KERNEL_64(name, kPlanes, kLevels, kSeparate, T)                                       \
+  KERNEL(attention float, 256)                                                                       \
+  void survivor_scores_64_##name(                                                                    \
+      const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) { \
+    survivor_scores_64<kPlanes, kLevels, kSeparate>(a, dout, pointers, ds, dqkv);                    \
   }
+#define GATHER_KERNEL_64(name, kLevels, kSeparate, T)                                                 \
+  KERNEL(attention float, 256, 3)                                                                     \
+  void survivor_gather_64_##name(const __grid_constant__ Attention a, const T* dout, const float* ds, \
+      const int* offsets, const int* entries, T* dqkv) {                                              \
+    survivor_gather_64<kLevels, kSeparate>(a, dout, ds, offsets, entries, dqkv);                      \
+  }
+#define SURVIVOR_KERNELS_64(type, T, kSeparate)                \
+  SCORES_KERNEL_64(type, 1, false, kSeparate, T)               \
+  SCORES_KERNEL_64(levels_##type, 4, false, kSeparate, T)      \
+  SCORES_KERNEL_64(query_levels_##type, 4, true, kSeparate, T) \
+  GATHER_KERNEL_64(type, false, kSeparate, T)                  \
+  GATHER_KERNEL_64(query_levels_##type, true, kSeparate, T)
 SURVIVOR_KERNELS_64(float32, float, false)
 SURVIVOR_KERNELS_64(bfloat16, BFloat, false)
 SURVIVOR_KERNELS_64(separate_float32, float, true)
 SURVIVOR_KERNELS_64(separate_bfloat16, BFloat, true)
 
-#define SCORES_KERNEL(kWords, kMax, type, T)                                                         \
+#define SCORES_KERNEL(name, kWords, kMax, kLevels, type, T)                                          \
   KERNEL(attention float, 256)                                                                       \
-  void survivor_scores_##kWords##_##kMax##_##type(                                                   \
+  void survivor_scores_##name##_##type(                                                              \
       const __grid_constant__ Attention a, const T* dout, const int* pointers, float* ds, T* dqkv) { \
-    survivor_scores<kWords, kMax>(a, dout, pointers, ds, dqkv);                                      \
+    survivor_scores<kWords, kMax, kLevels>(a, dout, pointers, ds, dqkv);                             \
   }
-#define GATHER_KERNEL(kWords, type, T)                                                                        \
-  KERNEL(attention float, 256, kWords == 2 ? 6 : 2)                                                           \
-  void survivor_gather_##kWords##_##type(const __grid_constant__ Attention a, const T* dout, const float* ds, \
-      const int* offsets, const int* entries, T* dqkv) {                                                      \
-    survivor_gather<kWords>(a, dout, ds, offsets, entries, dqkv);                                             \
+#define GATHER_KERNEL(name, kWords, kLevels, type, T)                                                       \
+  KERNEL(attention float, 256, kWords == 2 ? 6 : 2)                                                         \
+  void survivor_gather_##name##_##type(const __grid_constant__ Attention a, const T* dout, const float* ds, \
+      const int* offsets, const int* entries, T* dqkv) {                                                    \
+    survivor_gather<kWords, kLevels>(a, dout, ds, offsets, entries, dqkv);                                  \
   }
-#define SURVIVOR_KERNELS(type, T) \
-  SCORES_KERNEL(2, 4, type, T)    \
-  SCORES_KERNEL(8, 4, type, T)    \
-  SCORES_KERNEL(8, 16, type, T)   \
-  GATHER_KERNEL(2, type, T)       \
-  GATHER_KERNEL(8, type, T)
+#define SURVIVOR_KERNELS(type, T)                   \
+  SCORES_KERNEL(2_4, 2, 4, false, type, T)          \
+  SCORES_KERNEL(8_4, 8, 4, false, type, T)          \
+  SCORES_KERNEL(8_16, 8, 16, false, type, T)        \
+  SCORES_KERNEL(query_levels, 8, 16, true, type, T) \
+  GATHER_KERNEL(2, 2, false, type, T)               \
+  GATHER_KERNEL(8, 8, false, type, T)               \
+  GATHER_KERNEL(query_levels, 8, true, type, T)
 SURVIVOR_KERNELS(float32, float)
 SURVIVOR_KERNELS(bfloat16, BFloat)
 
@@ -406,8 +483,9 @@ struct RowStats {
   double top, sum, mean;
 };  // of a query
 
+template <bool kLevels>
 DEVICE double dense_score(const Head& h, const uint32_t (&q)[kMaxWords], int t, int u, int pointer) {
-  double s = h.score(q, t, u);
+  double s = h.score<kLevels>(q, t, u);
   return pointer ? s + h.noise(t, u) : s;
 }
 // Σ_c do_c v_c for query t and key u.
@@ -418,18 +496,19 @@ template <class T> DEVICE double dense_product(const Head& h, const T* grad, int
 }
 
 // A warp per query: its statistics and dq.
-template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, int pointer, RowStats* stats, T* dqkv) {
+template <bool kLevels, class T>
+DEVICE void dense_queries(const Attention& a, const T* dout, int pointer, RowStats* stats, T* dqkv) {
   Head h(a, blockIdx.y);
   int t = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (t >= a.seq) return;
   double tau = pointer ? a.scalars->tau : 1.0;
   const T* grad = read_row(dout, h, t);
   uint32_t q[kMaxWords];
-  h.load(0, t, q);
+  h.load_query(t, q);
   double top = -1e300, sum = 0, mean = 0;
   int first = h.first(t);
   for (int u = first + lane; u <= t; u += 32) {
-    double s = dense_score(h, q, t, u, pointer);
+    double s = dense_score<kLevels>(h, q, t, u, pointer);
     if (s > top) top = s;
   }
   for (int mask = 16; mask > 0; mask /= 2) {
@@ -437,7 +516,7 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
     if (s > top) top = s;
   }
   for (int u = first + lane; u <= t; u += 32) {
-    double e = exponential((dense_score(h, q, t, u, pointer) - top) / tau);
+    double e = exponential((dense_score<kLevels>(h, q, t, u, pointer) - top) / tau);
     sum += e;
     mean += e * dense_product(h, grad, u);
   }
@@ -449,14 +528,14 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
     int u = from + lane;
     double ds = 0;
     if (u <= t) {
-      double p = exponential((dense_score(h, q, t, u, pointer) - top) / tau) / sum;
+      double p = exponential((dense_score<kLevels>(h, q, t, u, pointer) - top) / tau) / sum;
       ds = p * (dense_product(h, grad, u) - mean) / tau;
     }
     ds /= __builtin_sqrt((double)a.dim);
     for (int j = 0; j < min(32, t - from + 1); j++) {
       double x = shuffle(ds, j);
 #pragma unroll
-      for (int w = 0; w < kMaxWords; w++) dq[w] += signed_by(h.word(1, from + j, w), lane, x);
+      for (int w = 0; w < kMaxWords; w++) dq[w] += signed_by(h.key_word(from + j, w), lane, x);
     }
   }
   T* to = gradient_row(dqkv, h, 0, t);
@@ -466,7 +545,7 @@ template <class T> DEVICE void dense_queries(const Attention& a, const T* dout, 
 }
 
 // A warp per key: dk and dv, queries in their order.
-template <class T> DEVICE void dense_keys(
+template <bool kLevels, class T> DEVICE void dense_keys(
     const Attention& a, const T* dout, int pointer, const int* pointers, const RowStats* stats, T* dqkv) {
   Head h(a, blockIdx.y);
   int u = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -478,9 +557,9 @@ template <class T> DEVICE void dense_keys(
     double slope = 0, weight = 0;
     if (lane < count && h.first(t) <= u) {
       uint32_t q[kMaxWords];
-      h.load(0, t, q);
+      h.load_query(t, q);
       RowStats s = stats[h.query(t)];
-      double p = exponential((dense_score(h, q, t, u, pointer) - s.top) / tau) / s.sum;
+      double p = exponential((dense_score<kLevels>(h, q, t, u, pointer) - s.top) / tau) / s.sum;
       slope = p * (dense_product(h, read_row(dout, h, t), u) - s.mean) / tau / __builtin_sqrt((double)a.dim);
       weight = pointer ? (pointers[h.query(t)] == u ? 1.0 : 0.0) : p;
     }
@@ -490,7 +569,8 @@ template <class T> DEVICE void dense_keys(
 #pragma unroll
       for (int w = 0; w < kMaxWords; w++) {
         if (32 * w + lane < a.dim) {
-          dk[w] += signed_by(h.word(0, from + j, w), lane, x);
+          if constexpr (kLevels) dk[w] += x * (double)h.query_integer(from + j, 32 * w + lane);
+          else dk[w] += signed_by(h.query_word(from + j, w), lane, x);
           dv[w] += y * (double)read(grad + 32 * w + lane);
         }
       }
@@ -498,20 +578,24 @@ template <class T> DEVICE void dense_keys(
   }
   T *to_k = gradient_row(dqkv, h, 1, u), *to_v = gradient_row(dqkv, h, 2, u);
 #pragma unroll
-  for (int w = 0; w < kMaxWords; w++)
+  for (int w = 0; w < kMaxWords; w++) {
+    if (kLevels) dk[w] *= (double)a.query_unit;
     if (32 * w + lane < a.dim) write(to_k + 32 * w + lane, (float)dk[w]), write(to_v + 32 * w + lane, (float)dv[w]);
+  }
 }
 
-#define DENSE_KERNELS(type, T)                                                                                 \
+#define DENSE_KERNELS(name, kLevels, T)                                                                        \
   KERNEL(attention float, 256)                                                                                 \
-  void dense_queries_##type(                                                                                   \
+  void dense_queries_##name(                                                                                   \
       const __grid_constant__ Attention a, const T* dout, int pointer, RowStats* stats, T* dqkv) {             \
-    dense_queries(a, dout, pointer, stats, dqkv);                                                              \
+    dense_queries<kLevels>(a, dout, pointer, stats, dqkv);                                                     \
   }                                                                                                            \
   KERNEL(attention float, 256)                                                                                 \
-  void dense_keys_##type(const __grid_constant__ Attention a, const T* dout, int pointer, const int* pointers, \
+  void dense_keys_##name(const __grid_constant__ Attention a, const T* dout, int pointer, const int* pointers, \
       const RowStats* stats, T* dqkv) {                                                                        \
-    dense_keys(a, dout, pointer, pointers, stats, dqkv);                                                       \
+    dense_keys<kLevels>(a, dout, pointer, pointers, stats, dqkv);                                              \
   }
-DENSE_KERNELS(float32, float)
-DENSE_KERNELS(bfloat16, BFloat)
+DENSE_KERNELS(float32, false, float)
+DENSE_KERNELS(bfloat16, false, BFloat)
+DENSE_KERNELS(query_levels_float32, true, float)
+DENSE_KERNELS(query_levels_bfloat16, true, BFloat)

@@ -96,11 +96,11 @@ template <bool kPointer, bool kSeparate> DEVICE void dense_queries(
   for (int r = 0; r < 2; r++) {
     int at = row0 + lane / 4 + 8 * r, row = min(at, a.seq - 1);
     uint32_t bits[2];
-    h.load(0, row, bits);
+    h.load_query(row, bits);
     q.place(h, r, at);
     q.bits[r] = lane_word(bits);
     int best = pointers[h.query(row)];
-    double top = h.score(bits, row, best);
+    double top = h.score<false>(bits, row, best);
     if (kPointer) top += h.noise(row, best);
     shift[r] = -(float)top * sharpness;
     const BFloat* from = read_row(dout, h, row);
@@ -126,7 +126,7 @@ template <bool kPointer, bool kSeparate> DEVICE void dense_queries(
     block_sync();
     int key = threadIdx.x / 2, word = threadIdx.x % 2;
     bool inside = from + key < a.seq;
-    keys[key][word] = inside ? h.word(1, from + key, word) : 0;
+    keys[key][word] = inside ? h.key_word(from + key, word) : 0;
     values[key][word] = inside ? h.value_word(from + key, word) : 0;
     warp_sync();  // a warp makes signs of the keys that it loaded
     const Int4* bits = (const Int4*)keys[16 * mine + 4 * t];
@@ -185,7 +185,7 @@ struct QueryTile {
     const Int4 none = {};
     int row = threadIdx.x / 2, w = threadIdx.x % 2;
     bool inside = from + row < h.a.seq;
-    bits[row][w] = inside ? h.word(0, from + row, w) : 0;
+    bits[row][w] = inside ? h.query_word(from + row, w) : 0;
     if (w == 0) stats[row] = inside ? all_stats[h.query(from + row)] : QueryStats{};
     else pointers[row] = inside ? all_pointers[h.query(from + row)] : -1;
     warp_sync();  // a warp makes signs of the queries that it loaded
@@ -229,7 +229,7 @@ template <bool kPointer, bool kSeparate> DEVICE void dense_keys(
   {
     int key = threadIdx.x / 2, w = threadIdx.x % 2;
     bool inside = first + key < a.seq;
-    keys[key][w] = inside ? h.word(1, first + key, w) : 0;
+    keys[key][w] = inside ? h.key_word(first + key, w) : 0;
     values[key][w] = inside ? h.value_word(first + key, w) : 0;
   }
   warp_sync();

@@ -50,7 +50,7 @@ struct TileQueries {
   // Takes query t, and reads its bits.
   DEVICE_MEMBER void load(const Head& h, int row, int t) {
     uint32_t all[2];
-    h.load(0, min(t, h.a.seq - 1), all);
+    h.load_query(min(t, h.a.seq - 1), all);
     place(h, row, t);
     bits[row] = lane_word(all);
   }
