@@ -24,9 +24,16 @@ type reading struct {
 	starts  []int32 // of documents, or nil
 }
 
+// asked is an attention read whose queries have so many bits. 0: reading draws their number.
+type asked struct {
+	kernels.Attention
+	bits int
+}
+
 // readings are attention reads of all kinds, of sequences that are one document each and of sequences that hold
-// several.
-func (b *bench) readings() []kernels.Attention {
+// several. Heads of 64 channels and four survivors are asked by queries of 1 to 4 bits in every run: devices have loops
+// for each.
+func (b *bench) readings() []asked {
 	one := []kernels.Attention{
 		{Batch: 2, Seq: 100, Heads: 2, HeadDim: 64, Alibi: true, Layer: 3},
 		{Batch: 1, Seq: 77, Heads: 3, HeadDim: 20},
@@ -45,7 +52,15 @@ func (b *bench) readings() []kernels.Attention {
 		{Batch: b.size(3), Seq: b.size(200), Heads: b.size(4), HeadDim: b.size(90), Survivors: 1 + b.r.IntN(16),
 			Alibi: b.r.IntN(2) == 0},
 	}
-	var list []kernels.Attention
+	var list []asked
+	for bits := 1; bits <= 4; bits++ {
+		a := kernels.Attention{
+			Kind: kernels.RWSP, Batch: 2, Seq: 130 + bits, Heads: 2, HeadDim: 64, Survivors: 4, Alibi: bits != 3,
+		}
+		list = append(list, asked{a, bits})
+		a.Starts = b.ints(b.starts(a.Batch, a.Seq))
+		list = append(list, asked{a, bits})
+	}
 	for _, kind := range kernels.AttentionKinds() {
 		shapes := one
 		if kind.Rule().MaxSurvivors > 1 {
@@ -53,9 +68,9 @@ func (b *bench) readings() []kernels.Attention {
 		}
 		for i, a := range shapes {
 			a.Kind, a.Survivors, a.Gumbel = kind, max(a.Survivors, 1), kind.Rule().Noise && i%2 == 0
-			list = append(list, a)
+			list = append(list, asked{Attention: a})
 			a.Starts = b.ints(b.starts(a.Batch, a.Seq))
-			list = append(list, a)
+			list = append(list, asked{Attention: a})
 		}
 	}
 	return list
@@ -79,26 +94,28 @@ func (b *bench) starts(batch, seq int) []int32 {
 
 // reading draws queries, keys and values, and the number of bits of queries, values and output. Some keys are equal, so
 // that scores are.
-func (b *bench) reading(a kernels.Attention) (v reading, queries, keys, values kernels.Planes) {
+func (b *bench) reading(a asked) (v reading, queries, keys, values kernels.Planes) {
 	a.Survivors = min(a.Survivors, a.Seq)
-	v = reading{Attention: a, rule: a.Kind.Rule(),
+	v = reading{Attention: a.Attention, rule: a.Kind.Rule(),
 		scalars: kernels.Scalars{Seed: b.r.Uint64(), Step: uint64(b.r.Uint32()), Micro: 9,
 			Gamma: 0.1 + 0.8*b.r.Float64(), Tau: 0.7}}
 	rows, width, bits := a.Batch*a.Seq, a.Heads*a.HeadDim, 1
 	if b.r.IntN(3) > 0 {
 		bits = 1 + b.r.IntN(8)
 	}
-	asked := []int{1, 1, 2, 4, 8, 1 + b.r.IntN(8)}[b.r.IntN(6)]
+	if a.bits == 0 {
+		a.bits = []int{1, 1, 2, 4, 8, 1 + b.r.IntN(8)}[b.r.IntN(6)]
+	}
 	few := b.normals(rows * width)
 	for r := range rows {
 		if b.r.IntN(3) == 0 {
 			copy(few[r*width:][:width], few[r%4*width:])
 		}
 	}
-	queries, keys = b.activation(rows, width, asked).Planes, b.signsOf(few, rows, width)
+	queries, keys = b.activation(rows, width, a.bits).Planes, b.signsOf(few, rows, width)
 	values = b.activation(rows, width, bits).Planes
 	v.queries, v.k, v.values = b.integers(queries), b.integers(keys), b.integers(values)
-	v.asks, v.of, v.reads = kernels.MidRise(asked), kernels.MidRise(bits), kernels.MidRise(1+b.r.IntN(bits))
+	v.asks, v.of, v.reads = kernels.MidRise(a.bits), kernels.MidRise(bits), kernels.MidRise(1+b.r.IntN(bits))
 	if v.rule.Noise && !a.Gumbel {
 		v.noise = b.normals(a.Batch * a.Heads * a.Seq * a.Seq)
 		v.Noise = b.floats(v.noise)
