@@ -22,8 +22,8 @@ func recordCommand() *cli.Command {
 		Name: "record", Usage: "add runs that were made elsewhere to a results file", ArgsUsage: "MODEL=FOLDER | FILE …",
 		Description: "A FOLDER is what `train run --out FOLDER` wrote, here or on another machine: train.jsonl, and .jobs " +
 			"or the last checkpoint,\nand times, the packed model and the reports of evaluate and probe where they are there. " +
-			"MODEL is the name of\nthe row; runs of other seeds have the same.\nA FILE has lines of a results file: of another one, or " +
-			"of a program that is not ours, of which a line has at least\n" +
+			"MODEL is the name of\nthe row; runs of other seeds have the same.\nA FILE has lines of a results file: of " +
+			"another one, or of a program that is not ours, of which a line has at least\n" +
 			`   {"model": "dense", "seed": 1, "tokens": 52428800, "seconds": 361, "results": {"validation_bits": 6.25}}` + "\n" +
 			"A run that the results file has already takes the place of its line.\n\nExample:\n" +
 			"   experiment record --results docs/recipes/v77.jsonl --hardware 'one H200' v77=out-1 v77=out-2 dense.jsonl",
