@@ -74,8 +74,8 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys
 				return err
 			}
 		}
-		if of := v.queryPlanes > 1; a.Kind == kernels.Softmax && (levels || of) {
-			kernel := either(of, launch.attendSoftmaxQueryLevels, launch.attendSoftmaxLevels)
+		if queryLevels := v.queryPlanes > 1; a.Kind == kernels.Softmax && (levels || queryLevels) {
+			kernel := either(queryLevels, launch.attendSoftmaxQueryLevels, launch.attendSoftmaxLevels)
 			return kernel(d.launch(warpPerQuery(a)), v, to.data, to.popcounts, list, to.bits, to.planeBytes/4)
 		}
 		kernel, g, err := attendKernel(a, v)
@@ -258,12 +258,13 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	if err != nil {
 		return err
 	}
-	if v.queryPlanes > 1 {
+	few := v.fewSurvivors() && (dqkv.at|dOut.at|pointers)%16 == 0
+	if few && v.queryPlanes > 1 {
 		if v.queryLevels, err = d.scratch("levels of queries", heads*a.Seq*a.HeadDim/2); err != nil {
 			return err
 		}
 	}
-	scores, gather, g := survivorKernelsOf(a, v, dqkv.bfloat16, (dqkv.at|dOut.at|pointers)%16 == 0)
+	scores, gather, g := survivorKernelsOf(a, v, dqkv.bfloat16, few)
 	if err := scores(d.launch(g), v, dOut.at, pointers, slopes, dqkv.at); err != nil {
 		return err
 	}
@@ -273,12 +274,18 @@ func (d *Device) survivorsBackward(dqkv, dOut gradients, pointers cu.DevicePtr, 
 	return gather(d.launch(g), v, dOut.at, slopes, offsets, entries, dqkv.at)
 }
 
-// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid. aligned says whether the memory that they
-// read and write eight channels at a time begins at multiples of 16 bytes.
-func survivorKernelsOf(a kernels.Attention, v attention, bfloat16, aligned bool) (
+// fewSurvivors says whether heads, survivors and planes fit the kernels that take eight channels at a time. These need
+// memory that begins at multiples of 16 bytes, too.
+func (v attention) fewSurvivors() bool {
+	return v.dim == 64 && v.survivors == 4 && v.valuePlanes <= 4 && v.queryPlanes <= 4
+}
+
+// survivorKernelsOf chooses the kernels of survivorsBackward, and their grid. few says whether those of eight channels
+// at a time will do.
+func survivorKernelsOf(a kernels.Attention, v attention, bfloat16, few bool) (
 	scores func(l launch, a attention, dout, pointers, ds, dqkv cu.DevicePtr) error,
 	gather func(l launch, a attention, dout, ds, offsets, entries, dqkv cu.DevicePtr) error, g driver.Geometry) {
-	if a.HeadDim == 64 && a.Survivors == 4 && v.valuePlanes <= 4 && v.queryPlanes <= 4 && aligned {
+	if few {
 		family := either(bfloat16, survivorKernels64Bfloat16, survivorKernels64Float32)
 		if a.Starts != nil {
 			family = either(bfloat16, survivorKernels64SeparateBfloat16, survivorKernels64SeparateFloat32)

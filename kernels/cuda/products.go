@@ -76,13 +76,17 @@ func checkExactFloat(a, b *planes) error {
 // largestSum bounds |s|.
 func largestSum(a, b *planes) int { return a.encoding.largest * b.encoding.largest * a.cols }
 
+// formOfSides returns the sides that a product of a and b multiplies, see sides, and their linear form.
+func (d *Device) formOfSides(a, b *planes) (_, _ *planes, f linearForm, err error) {
+	if a, b, err = d.sides(a, b); err == nil {
+		f, err = linearFormOf(a, b)
+	}
+	return a, b, f, err
+}
+
 // multiplyAdd adds row i of a · row j of b to out[i*stride+j], int32.
 func (d *Device) multiplyAdd(out cu.DevicePtr, stride int, a, b *planes) error {
-	a, b, err := d.sides(a, b)
-	if err != nil {
-		return err
-	}
-	f, err := linearFormOf(a, b)
+	a, b, f, err := d.formOfSides(a, b)
 	if err != nil {
 		return err
 	}
@@ -114,11 +118,7 @@ func (d *Device) terms(f linearForm, alpha, theta cu.DevicePtr, b *planes, run i
 // multiplyAffine computes residual + u in float32, or u where residual is 0, with u as affine says. It needs Hopper, an
 // out and a residual at multiples of 16 bytes and a stride that is a multiple of 4 (see aligned).
 func (d *Device) multiplyAffine(out, residual cu.DevicePtr, stride int, a, b *planes, u affine) error {
-	a, b, err := d.sides(a, b)
-	if err != nil {
-		return err
-	}
-	f, err := linearFormOf(a, b)
+	a, b, f, err := d.formOfSides(a, b)
 	if err == nil {
 		err = checkExactFloat(a, b)
 	}
@@ -189,11 +189,7 @@ func (d *Device) multiplyInt16(out cu.DevicePtr, stride int, a, b *planes) error
 // multiplyInt24 writes the lower 16 bits of s to low and the upper 8 to high; s must fit. It needs what multiplyInt16
 // needs.
 func (d *Device) multiplyInt24(low, high cu.DevicePtr, stride int, a, b *planes) error {
-	a, b, err := d.sides(a, b)
-	if err != nil {
-		return err
-	}
-	f, err := linearFormOf(a, b)
+	a, b, f, err := d.formOfSides(a, b)
 	if err != nil {
 		return err
 	}

@@ -139,9 +139,9 @@ constexpr int kPiece = 256, kHalf = 128, kCollectedPlanes = 2 * 4 * 256 * 17, kC
 // next piece, are on their way while a half is written.
 //
 // kNibbles is 1 for up to 4 bits, else 2; it is 1 where there are no planes. The integers for dx become bytes if
-// kRowBytes, else planes; those for the weights bytes if kBytes, else planes. They are collected in shared memory first,
-// as words of 4 bytes or of 8 nibbles of a channel, so that whole sectors are written to global memory. Channel 8 lane +
-// e has place 32 e + lane there.
+// kRowBytes, else planes; those for the weights bytes if kBytes, else planes. They are collected in shared memory
+// first, as words of 4 bytes or of 8 nibbles of a channel, so that whole sectors are written to global memory. Channel
+// 8 lane + e has place 32 e + lane there.
 template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounder {
   static constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel
   static constexpr int kChannel = kHalf / kRows + 1;  // words of a channel: an odd number, against bank conflicts
