@@ -11,6 +11,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/nccl"
+	"bitnet1/kernels/timing"
 
 	"gorgonia.org/cu"
 )
@@ -29,6 +30,7 @@ type Communicator struct {
 	stream       cu.Stream
 	begin, ended cu.Event
 	begun        bool // exchanges were enqueued that Join has not waited for
+	profile      *profile
 
 	lock sync.Mutex // of what follows: Abort ends comm while others may call it
 	comm *nccl.Comm
@@ -108,25 +110,26 @@ func (c *Communicator) Abort(cause error) {
 
 // AllReduce enqueues a sum.
 func (c *Communicator) AllReduce(x kernels.Longs) {
-	c.enqueue("AllReduce", x.Len(), func(stream uintptr) error {
+	c.enqueue(timing.Operation{Name: "AllReduce", Bytes: 8 * int64(x.Len())}, func(stream uintptr) error {
 		return c.comm.AllReduce(uintptr(int64s(x, 0)), x.Len(), stream)
 	})
 }
 
 // Broadcast enqueues a broadcast.
 func (c *Communicator) Broadcast(x kernels.Floats, root int) {
-	c.enqueue("Broadcast", x.Len(), func(stream uintptr) error {
+	c.enqueue(timing.Operation{Name: "Broadcast", Float: true, Bytes: 4 * int64(x.Len())}, func(stream uintptr) error {
 		return c.comm.Broadcast(uintptr(float32s(x, 0)), x.Len(), root, stream)
 	})
 }
 
 // enqueue enqueues an exchange behind everything that the device has enqueued so far. Its failure is that of the
 // communicator, not of the device, whose memory stays as it is.
-func (c *Communicator) enqueue(what string, n int, exchange func(stream uintptr) error) {
-	if n == 0 || c.device.err != nil {
+func (c *Communicator) enqueue(o timing.Operation, exchange func(stream uintptr) error) {
+	if o.Bytes == 0 || c.device.err != nil {
 		return
 	}
-	c.do(what, func() error {
+	o.Category = timing.Exchanges
+	c.do(o.Name, func() error {
 		if c.device.recording {
 			return errors.New("a graph is being recorded, which cannot hold exchanges")
 		}
@@ -137,7 +140,7 @@ func (c *Communicator) enqueue(what string, n int, exchange func(stream uintptr)
 			return err
 		}
 		c.begun = true
-		return exchange(*(*uintptr)(unsafe.Pointer(&c.stream)))
+		return c.marked(c.stream, o, func() error { return exchange(*(*uintptr)(unsafe.Pointer(&c.stream))) })
 	})
 }
 
@@ -172,7 +175,13 @@ func (c *Communicator) Join() {
 		return
 	}
 	c.begun = false
-	c.do("Join", func() error { return c.ended.Record(c.stream) })
+	wait := timing.Operation{Name: "Join", Category: timing.Waiting}
+	c.do("Join", func() error {
+		if err := c.marked(c.device.stream, wait, func() error { return nil }); err != nil {
+			return err
+		}
+		return c.ended.Record(c.stream)
+	})
 	for done := false; !done && c.Err() == nil; {
 		c.do("Join", func() (err error) {
 			done, err = c.done()

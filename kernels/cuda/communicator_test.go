@@ -10,9 +10,11 @@ import (
 	"sync"
 	"testing"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/cuda/fakecuda"
 	"bitnet1/kernels/cuda/nccl"
 	"bitnet1/kernels/devicetest"
+	"bitnet1/kernels/timing"
 )
 
 // worlds are the numbers of ranks that this machine has a GPU for each of.
@@ -103,7 +105,7 @@ func TestFailuresOfExchanges(t *testing.T) {
 
 // Without a GPU worlds of several ranks are tested on a library that stands in for CUDA.
 func TestCommunicatorWithoutGPU(t *testing.T) {
-	for _, test := range []string{"TestCommunicator", "TestExchangeInCapture"} {
+	for _, test := range []string{"TestCommunicator", "TestExchangeInCapture", "TestExchangeProfile"} {
 		if said, err := onFake(t, test); err != nil || !strings.Contains(said, "worlds of [1 2 4 8]") {
 			t.Errorf("%s: %v:\n%s", test, err, said)
 		}
@@ -152,4 +154,44 @@ func TestExchangeInCapture(t *testing.T) {
 	if r.Err() == nil || !strings.Contains(r.Err().Error(), "cannot hold exchanges") {
 		t.Errorf("an exchange in a graph gave %v", r.Err())
 	}
+}
+
+// Exchanges of one kind are counted together, and Join where there was something to wait for.
+func TestExchangeProfile(t *testing.T) {
+	worlds := worlds(t)
+	ranks := worlds[len(worlds)-1]
+	want := map[string]timing.Operation{
+		"AllReduce": {Category: timing.Exchanges, Calls: 2, Bytes: 8 * 6000},
+		"Broadcast": {Category: timing.Exchanges, Calls: 1, Bytes: 4 * 300, Float: true},
+		"Join":      {Category: timing.Waiting, Calls: 1},
+	}
+	var wait sync.WaitGroup
+	for _, r := range joined(t, ranks) {
+		wait.Go(func() {
+			a := &kernels.Allocator{Device: r.Device}
+			sums, x, c := a.Longs(5000), a.Floats(300), r.Communicator.(*Communicator)
+			r.AllReduce(sums)
+			r.Join()
+			c.StartProfile()
+			for range 2 { // as if the first were not there
+				r.AllReduce(sums)
+				r.Broadcast(x, ranks-1)
+				r.AllReduce(sums.Slice(0, 1000))
+				r.Join()
+				r.Join()
+				list, err := c.Profile()
+				if len(list) != len(want) || err != nil || a.Err != nil {
+					t.Errorf("rank %d measured %+v (%v, %v)", r.Rank(), list, err, a.Err)
+				}
+				for _, o := range list {
+					w := want[o.Name]
+					w.Name, w.Time = o.Name, o.Time
+					if o != w || o.Time < 0 || o.Time == 0 && ranks > 1 && o.Category == timing.Exchanges {
+						t.Errorf("rank %d measured %+v, want %+v", r.Rank(), o, w)
+					}
+				}
+			}
+		})
+	}
+	wait.Wait()
 }

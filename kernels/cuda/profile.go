@@ -55,24 +55,57 @@ func (d *Device) Profile() ([]timing.Operation, error) {
 		return nil, err
 	}
 	defer release()
-	p, sums := d.profile, map[string]*timing.Operation{}
-	for i, o := range p.operations {
+	list, err := d.profile.take()
+	if err != nil {
+		return nil, fmt.Errorf("CUDA device %d: %w", d.index, err)
+	}
+	return list, nil
+}
+
+// take returns the time of every kind of operation, longest first, and forgets them. All of them are done.
+func (p *profile) take() ([]timing.Operation, error) {
+	for i := range p.operations {
+		o := &p.operations[i]
 		ms, err := p.events[2*i].Elapsed(p.events[2*i+1])
 		if err != nil {
-			return nil, fmt.Errorf("CUDA device %d: time of %s: %w", d.index, o.Name, err)
+			return nil, fmt.Errorf("time of %s: %w", o.Name, err)
 		}
-		k := sums[o.Name]
-		if k == nil {
-			k, sums[o.Name] = &o, &o
-		}
-		k.Calls++
-		k.Time += time.Duration(ms * float64(time.Millisecond))
+		o.Calls, o.Time = 1, max(0, time.Duration(ms*float64(time.Millisecond))) // events of two streams may pass each other
 	}
+	list := timing.Sum(p.operations)
 	p.used, p.operations = 0, nil
-	list := make([]timing.Operation, 0, len(sums))
-	for _, k := range sums {
-		list = append(list, *k)
-	}
-	timing.Sort(list)
 	return list, nil
+}
+
+var _ timing.ExchangeProfiler = (*Communicator)(nil)
+
+// StartProfile measures every exchange from now on, and in every Join how long the device has nothing else to do.
+func (c *Communicator) StartProfile() { c.profile = &profile{} }
+
+// Profile returns the time of every kind of exchange since StartProfile, or since the last call of Profile, longest
+// first, and goes on measuring.
+func (c *Communicator) Profile() ([]timing.Operation, error) {
+	if err := c.device.Sync(); err != nil {
+		return nil, err
+	}
+	var list []timing.Operation
+	c.do("Profile", func() (err error) {
+		list, err = c.profile.take()
+		return err
+	})
+	return list, c.Err()
+}
+
+// marked measures what f enqueues on the stream of exchanges, from when the stream from has come so far to its end.
+func (c *Communicator) marked(from cu.Stream, o timing.Operation, f func() error) error {
+	if c.profile == nil {
+		return f()
+	}
+	if err := c.profile.begin(from, o); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	return c.profile.end(c.stream)
 }

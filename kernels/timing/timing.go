@@ -1,5 +1,6 @@
 // Package timing measures how long each operation of a device takes. Its Device wraps another device and waits after
-// every operation. So it works for devices that compute later, but overlapping work then takes longer.
+// every operation. So it works for devices that compute later, but overlapping work then takes longer. Its Communicator
+// measures exchanges, which go on beside the operations of a device as without it.
 //
 // It does not look inside operations: a CPU profile does.
 package timing
@@ -15,7 +16,7 @@ import (
 // Device times the operations of the device inside.
 type Device struct {
 	kernels.Device
-	total map[string]*Operation
+	total totals
 }
 
 // Category is a kind of work that operations, and kernels, belong to.
@@ -40,7 +41,43 @@ type Operation struct {
 	Category Category
 	Float    bool // its arithmetic is that of floats
 	Calls    int
+	Bytes    int64 // of exchanges: the memory of one rank
 	Time     time.Duration
+}
+
+// totals are the sums of operations, by name.
+type totals map[string]*Operation
+
+func (t totals) add(o Operation) {
+	sum := t[o.Name]
+	if sum == nil {
+		t[o.Name] = &o
+		return
+	}
+	sum.Calls += o.Calls
+	sum.Bytes += o.Bytes
+	sum.Time += o.Time
+}
+
+// take returns the sums, the longest first, and forgets them.
+func (t totals) take() (list []Operation) {
+	for _, o := range t {
+		list = append(list, *o)
+	}
+	clear(t)
+	slices.SortFunc(list, func(a, b Operation) int {
+		return cmp.Or(cmp.Compare(b.Time, a.Time), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// Sum adds up the operations of each name, the longest first.
+func Sum(operations []Operation) []Operation {
+	t := totals{}
+	for _, o := range operations {
+		t.add(o)
+	}
+	return t.take()
 }
 
 // Profiler is a device that measures what it runs.
@@ -61,42 +98,21 @@ func Of(d kernels.Device) Profiler {
 }
 
 // New returns a device around d.
-func New(d kernels.Device) *Device { return &Device{Device: d, total: map[string]*Operation{}} }
+func New(d kernels.Device) *Device { return &Device{Device: d, total: totals{}} }
 
 // StartProfile forgets what was measured.
 func (d *Device) StartProfile() { clear(d.total) }
 
 // Profile lists what was measured, the longest first, and the first failure of the device.
-func (d *Device) Profile() ([]Operation, error) {
-	var list []Operation
-	for _, o := range d.total {
-		list = append(list, *o)
-	}
-	d.StartProfile()
-	Sort(list)
-	return list, d.Sync()
-}
-
-// Sort puts the longest first.
-func Sort(list []Operation) {
-	slices.SortFunc(list, func(a, b Operation) int {
-		return cmp.Or(cmp.Compare(b.Time, a.Time), cmp.Compare(a.Name, b.Name))
-	})
-}
+func (d *Device) Profile() ([]Operation, error) { return d.total.take(), d.Sync() }
 
 // measure runs one operation to its end. A failure is reported by the next Sync or download.
 func (d *Device) measure(name string, category Category, f func()) {
 	start := time.Now()
 	f()
 	_ = d.Device.Sync()
-	took := time.Since(start)
-	o := d.total[name]
-	if o == nil {
-		o = &Operation{Name: name, Category: category, Float: floats[category] || name == "AttendBackward"}
-		d.total[name] = o
-	}
-	o.Calls++
-	o.Time += took
+	d.total.add(Operation{Name: name, Category: category, Float: floats[category] || name == "AttendBackward", Calls: 1,
+		Time: time.Since(start)})
 }
 
 // floats are the categories of float arithmetic. Attention is not among them: its forward pass computes with integers,
