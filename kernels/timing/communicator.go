@@ -32,7 +32,7 @@ func OfCommunicator(c kernels.Communicator) ExchangeProfiler {
 	return NewCommunicator(c)
 }
 
-// Communicator times the exchanges of the communicator inside, on the host's clock. It begins each when those before are
+// Communicator times the exchanges of the communicator inside by the host's clock. It begins each when those before are
 // done, in a goroutine. So it is for devices whose operations are done when they return.
 type Communicator struct {
 	kernels.Communicator

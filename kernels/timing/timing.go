@@ -144,6 +144,21 @@ func (d *Device) AddSumSquares(dst, x kernels.Floats) {
 	d.measure("AddSumSquares", Optimizer, func() { d.Device.AddSumSquares(dst, x) })
 }
 
+// ZeroLongs times the operation of that name.
+func (d *Device) ZeroLongs(x kernels.Longs) {
+	d.measure("ZeroLongs", Copies, func() { d.Device.ZeroLongs(x) })
+}
+
+// AddFixed times the operation of that name.
+func (d *Device) AddFixed(sums kernels.FixedSums, x kernels.Floats) {
+	d.measure("AddFixed", Rounding, func() { d.Device.AddFixed(sums, x) })
+}
+
+// ReadFixed times the operation of that name.
+func (d *Device) ReadFixed(x kernels.Floats, sums kernels.FixedSums) {
+	d.measure("ReadFixed", Rounding, func() { d.Device.ReadFixed(x, sums) })
+}
+
 // Quantize times the operation of that name.
 func (d *Device) Quantize(l kernels.Linear) {
 	d.measure("Quantize", Packing, func() { d.Device.Quantize(l) })
