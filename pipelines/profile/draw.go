@@ -2,18 +2,21 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
+	"bitnet1/kernels/timing"
 	"bitnet1/shared/plot"
 )
 
 // largestKernels are drawn by name.
 const largestKernels = 20
 
-// drawProfile draws the categories of a step, and its largest kernels, as bars of milliseconds.
+// drawProfile draws the categories of a step, and its largest kernels, as bars of milliseconds; where there are several
+// devices, their exchanges above them.
 func drawProfile(path string, m measurement) error {
 	s := m.summarize()
 	floats := fmt.Sprintf("\n%.0f %% of the sum in floats", 100*s.floats.Seconds()/s.sum.Seconds())
-	categories := newBars(m.title() + floats)
+	categories := newBars(inLines(m.title()) + floats)
 	for _, r := range s.rows {
 		text := fmt.Sprintf("%.1f ms, %.1f %%", milliseconds(r.time), 100*r.time.Seconds()/s.sum.Seconds())
 		if r.share > 0 {
@@ -30,8 +33,36 @@ func drawProfile(path string, m measurement) error {
 		}
 		kernels.add(o.Name, integers, floats, fmt.Sprintf("%.1f", took))
 	}
-	return plot.Write(path, plot.Stack{plot.Bars(categories), plot.Bars(kernels)}, m.title())
+	stack, title := plot.Stack{plot.Bars(categories), plot.Bars(kernels)}, m.title()
+	if m.together != nil {
+		title = m.titleTogether()
+		stack = append(plot.Stack{plot.Bars(m.exchangeBars())}, stack...)
+	}
+	return plot.Write(path, stack, title)
 }
+
+// exchangeBars are the exchanges of several devices.
+func (m measurement) exchangeBars() bars {
+	t := *m.together
+	_, waited := t.waited()
+	b := newBars(fmt.Sprintf("%s, %.2f times one device\nexchanges, for which a device waits %.1f ms",
+		inLines(m.titleTogether()), t.speedup(m.median), milliseconds(waited)))
+	for _, o := range t.exchanges {
+		if o.Category != timing.Exchanges {
+			continue
+		}
+		_, megabytes, took := t.perStep(o)
+		integers, floats := milliseconds(took), 0.0
+		if o.Float {
+			integers, floats = 0, integers
+		}
+		b.add(o.Name, integers, floats, fmt.Sprintf("%.1f ms, %.1f GB/s", milliseconds(took), megabytes/1e3/took.Seconds()))
+	}
+	return b
+}
+
+// inLines breaks a title, which is wider than the picture, before the numbers.
+func inLines(title string) string { return strings.Replace(title, ": ", ":\n", 1) }
 
 // bars are stacked of work in integers and in floats.
 type bars plot.Bars

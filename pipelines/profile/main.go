@@ -29,6 +29,7 @@ func main() {
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return command.UsageError(err) },
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "device", Value: compute.Auto, Usage: "cpu, cuda, cuda:1 …, or auto"},
+			&cli.StringFlag{Name: "devices", Usage: "devices that take a step together, as train's: 0,1 or cpu,cpu"},
 			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
 			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
 			&cli.IntFlag{Name: "d", Usage: "width of the residual stream, as train's; 0: the preset's"},
@@ -49,8 +50,10 @@ func main() {
 			&cli.StringFlag{Name: "documents", Value: model.Packed, Usage: "packed or separate, as train's"},
 			&cli.IntFlag{Name: "document-tokens", Value: 500, Usage: "mean length of separate documents"},
 			&cli.IntFlag{Name: "grad-bits", Value: 4, Usage: "bits of gradients, as train's"},
-			&cli.IntFlag{Name: "tokens", Value: 4096, Usage: "tokens of a step"},
-			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens computed at once; 0: all of a step"},
+			&cli.StringFlag{Name: "gradient-sums", Usage: "float or fixed, as train's; several devices need fixed, which is " +
+				"their default, and one device takes float"},
+			&cli.IntFlag{Name: "tokens", Value: 4096, Usage: "tokens of a step, of all devices together"},
+			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens computed at once; 0: all of a step, or of a device's part of it"},
 			&cli.IntFlag{Name: "steps", Value: 20, Usage: "whole steps to take the median of, and at most " +
 				"4 of these to look into"},
 			&cli.StringFlag{Name: "out", Value: "profiles/step", Usage: "write `FILE`.md and FILE.png"},
@@ -96,20 +99,29 @@ type settings struct {
 	muon         bool
 	muonSteps    int
 	gradBits     int
+	fixedSums    bool // of gradients
 	documents    model.Documents
 	length       int // of a document on average, in tokens
 	tokens       int // of a step
 	micro        int // of a micro-batch
 	steps        int
-	device       string
-	threads      int
+	devices      []string
+	threads      int // of all devices
 	measuredInto int // steps that are looked into
 }
 
 func settingsOf(c *cli.Context) (s settings, err error) {
 	s = settings{
 		preset: c.String("preset"), gradBits: c.Int("grad-bits"), tokens: c.Int("tokens"), micro: c.Int("micro-tokens"),
-		steps: c.Int("steps"), device: c.String("device"), threads: c.Int("threads"),
+		steps: c.Int("steps"), devices: []string{c.String("device")}, threads: c.Int("threads"),
+	}
+	if list := c.String("devices"); list != "" {
+		if s.devices, err = compute.Devices(list); err != nil {
+			return s, err
+		}
+	}
+	if s.fixedSums, err = sumsFixed(c.String("gradient-sums"), len(s.devices)); err != nil {
+		return s, err
 	}
 	if s.config, err = model.Preset(s.preset); err != nil {
 		return s, err
@@ -137,7 +149,7 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 		return s, fmt.Errorf("documents is %q: it must be %s or %s", kind, model.Packed, model.Separate)
 	}
 	if s.micro == 0 {
-		s.micro = s.tokens
+		s.micro = s.tokens / len(s.devices)
 	}
 	switch {
 	case s.length < 1:
@@ -151,27 +163,48 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 	case s.micro < s.config.Seq || s.micro%s.config.Seq != 0 || s.tokens%s.micro != 0 || s.tokens == 0:
 		return s, fmt.Errorf("%d tokens in micro-batches of %d: want whole micro-batches of whole sequences of %d", s.tokens,
 			s.micro, s.config.Seq)
+	case s.tokens/s.micro%len(s.devices) != 0:
+		return s, fmt.Errorf("%d micro-batches on %d devices: want as many on each", s.tokens/s.micro, len(s.devices))
 	}
 	s.measuredInto = min(s.steps, 4)
 	return s, s.config.Validate()
 }
 
-// open opens a device and builds the model on it. It calls with before the model is built.
+// sumsFixed reports whether gradients are added up as integers. Several devices train the same as one only so.
+func sumsFixed(sums string, devices int) (bool, error) {
+	switch {
+	case sums == "":
+		return devices > 1, nil
+	case sums == "float" && devices > 1:
+		return false, errors.New("gradient-sums is float: several devices need fixed")
+	case sums != "float" && sums != "fixed":
+		return false, fmt.Errorf("gradient-sums is %q: it must be float or fixed", sums)
+	}
+	return sums == "fixed", nil
+}
+
+// open opens one device and builds the model on it. It calls with before the model is built.
 func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device, *model.Model, error) {
-	dev, err := compute.Open(s.device, s.threads)
+	dev, err := compute.Open(s.devices[0], s.threads)
 	if err != nil {
 		return nil, nil, err
 	}
 	dev = with(dev)
-	m, err := model.New(s.config, dev,
-		model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Muon: s.muon, Documents: s.documents})
-	if err == nil {
-		err = m.Init(1)
-	}
+	m, err := s.build(dev, nil)
 	if err != nil {
 		return nil, nil, errors.Join(err, dev.Close())
 	}
 	return dev, m, nil
+}
+
+// build builds the model on a device, which c joins with others unless it is nil.
+func (s settings) build(dev kernels.Device, c kernels.Communicator) (*model.Model, error) {
+	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Muon: s.muon,
+		Documents: s.documents, FixedSums: s.fixedSums, Communicator: c})
+	if err == nil {
+		err = m.Init(1)
+	}
+	return m, err
 }
 
 // startProfile writes a profile of the processor until the returned function is called.

@@ -11,13 +11,14 @@ import (
 	"bitnet1/shared/lm/model"
 )
 
-// measurement is what was measured of a step.
+// measurement is what was measured of a step of one device.
 type measurement struct {
 	settings
 	name       string        // of the device
 	median     time.Duration // of whole steps
 	operations []timing.Operation
-	looked     int // steps that operations are of
+	looked     int       // steps that operations are of
+	together   *together // what several devices, of which this is one, do in the same sitting
 }
 
 // warmUp is how many steps come before the measurement: the first steps allocate all memory and record CUDA graphs.
@@ -26,40 +27,53 @@ const warmUp = 2
 // measure times whole steps as training takes them. It then measures the kernels of other steps, on a device of their
 // own, because measured kernels cannot overlap.
 func (s settings) measure(pprofFile string) (measurement, error) {
-	m := measurement{settings: s, looked: s.measuredInto}
-	dev, net, err := s.open(func(d kernels.Device) kernels.Device { return d })
-	if err != nil {
-		return m, err
+	if len(s.devices) > 1 {
+		return s.measureTogether(pprofFile)
 	}
-	m.name = dev.Name()
-	m.median, err = s.time(net, pprofFile)
-	if err := errors.Join(err, dev.Close()); err != nil {
+	m := measurement{settings: s, looked: s.measuredInto}
+	var err error
+	if m.median, m.name, err = s.timeAlone(pprofFile); err != nil {
 		return m, err
 	}
 	var profiler timing.Profiler
-	if dev, net, err = s.open(func(d kernels.Device) kernels.Device {
+	dev, net, err := s.open(func(d kernels.Device) kernels.Device {
 		profiler = timing.Of(d)
 		profiler.StartProfile()
 		return profiler
-	}); err != nil {
+	})
+	if err != nil {
 		return m, err
 	}
 	m.operations, err = s.look(net, profiler)
 	return m, errors.Join(err, dev.Close())
 }
 
-func (s settings) time(net *model.Model, pprofFile string) (median time.Duration, err error) {
+// timeAlone times whole steps of one device.
+func (s settings) timeAlone(pprofFile string) (median time.Duration, name string, err error) {
+	dev, net, err := s.open(func(d kernels.Device) kernels.Device { return d })
+	if err != nil {
+		return 0, "", err
+	}
+	median, err = s.time(pprofFile, func(step int, tokens, targets []int32) error {
+		return s.take(net, tokens, targets, step)
+	})
+	return median, dev.Name(), errors.Join(err, dev.Close())
+}
+
+// time is the median time of whole steps.
+func (s settings) time(pprofFile string, take func(step int, tokens, targets []int32) error) (time.Duration, error) {
 	var times []time.Duration
 	stop := func() error { return nil }
 	for step := range warmUp + s.steps {
 		if step == warmUp {
+			var err error
 			if stop, err = startProfile(pprofFile); err != nil {
 				return 0, err
 			}
 		}
 		tokens, targets := s.text(uint64(step))
 		start := time.Now()
-		if err := s.take(net, tokens, targets, step); err != nil {
+		if err := take(step, tokens, targets); err != nil {
 			return 0, errors.Join(err, stop())
 		}
 		if step >= warmUp {

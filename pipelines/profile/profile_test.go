@@ -107,7 +107,7 @@ func TestWork(t *testing.T) {
 // A small model is measured on the processor, all of it.
 func TestMeasure(t *testing.T) {
 	c := model.Config{Vocab: 64, D: 16, Layers: 2, Heads: 2, FF: 32, Seq: 16, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
-	s := settings{preset: "small", config: c, gradBits: 4, tokens: 64, micro: 32, steps: 3, device: "cpu", threads: 1,
+	s := settings{preset: "small", config: c, gradBits: 4, tokens: 64, micro: 32, steps: 3, devices: []string{"cpu"}, threads: 1,
 		measuredInto: 2}
 	m, err := s.measure(filepath.Join(t.TempDir(), "cpu.pprof"))
 	if err != nil {

@@ -67,22 +67,26 @@ func (m measurement) perStep(t time.Duration) time.Duration { return t / time.Du
 // gpu reports whether kernels of a GPU were measured, rather than operations of the processor.
 func (m measurement) gpu() bool { return !strings.HasPrefix(m.name, "cpu") }
 
-func (m measurement) rate() float64 { return float64(m.tokens) / m.median.Seconds() }
+func (m measurement) title() string { return m.settings.title(m.name, m.median) }
 
-func (m measurement) title() string {
+func (m measurement) titleTogether() string {
+	return m.together.title(fmt.Sprintf("%d × %s", len(m.together.devices), m.name), m.together.median)
+}
+
+func (s settings) title(device string, median time.Duration) string {
 	micro := ""
-	if m.micro != m.tokens {
-		micro = fmt.Sprintf(" in micro-batches of %d", m.micro)
+	if s.micro != s.tokens {
+		micro = fmt.Sprintf(" in micro-batches of %d", s.micro)
 	}
-	preset, c := m.preset, m.config
+	preset, c := s.preset, s.config
 	if own, err := model.Preset(preset); err != nil || c.D != own.D || c.Layers != own.Layers || c.Heads != own.Heads ||
 		c.FF != own.FF {
 		preset += fmt.Sprintf(" but d %d, %d layers, %d heads, ff %d,", c.D, c.Layers, c.Heads, c.FF)
 	}
-	if own, err := model.Preset(m.preset); err == nil && c.Seq != own.Seq {
+	if own, err := model.Preset(s.preset); err == nil && c.Seq != own.Seq {
 		preset += fmt.Sprintf(" with sequences of %d tokens", c.Seq)
 	}
-	if a := m.config.Attention; a != kernels.RWSP.String() {
+	if a := s.config.Attention; a != kernels.RWSP.String() {
 		preset += " with " + a + " attention"
 	}
 	if c.HasV77() {
@@ -90,18 +94,52 @@ func (m measurement) title() string {
 			"a codebook of %d, rotations of %d", c.Hidden().Bits(), c.Queries().Bits(), c.Values().Bits(), c.Reads().Bits(),
 			c.Codebook().Bits(), c.Hadamard)
 	}
-	if m.muon {
-		preset += fmt.Sprintf(" with %d steps of Muon", m.muonSteps)
+	if s.muon {
+		preset += fmt.Sprintf(" with %d steps of Muon", s.muonSteps)
 	}
-	if m.documents.Separate {
-		preset += fmt.Sprintf(" with separate documents of %d tokens", m.length)
+	if s.documents.Separate {
+		preset += fmt.Sprintf(" with separate documents of %d tokens", s.length)
+	}
+	if s.fixedSums {
+		preset += " with fixed sums of gradients"
 	}
 	return fmt.Sprintf("%s on %s, stream of %d bits, gradients of %d: %d tokens a step%s, %.1f ms, %.1f k tokens/s",
-		preset, m.name, m.config.StreamBits, m.gradBits, m.tokens, micro, milliseconds(m.median), m.rate()/1000)
+		preset, device, s.config.StreamBits, s.gradBits, s.tokens, micro, milliseconds(median),
+		float64(s.tokens)/median.Seconds()/1000)
 }
 
 // writeReport writes Markdown that reads as well on a console.
 func writeReport(w io.Writer, m measurement) error {
+	if m.together != nil {
+		if err := m.writeTogether(w); err != nil {
+			return err
+		}
+		fmt.Fprint(w, "\nOne of the devices, which takes its part of the step alone:\n")
+	}
+	return m.writeAlone(w)
+}
+
+// writeTogether writes what several devices do.
+func (m measurement) writeTogether(w io.Writer) error {
+	t := *m.together
+	fmt.Fprintf(w, "%s: %.2f times one device, and %.2f times one with float sums (median of %d).\n\n", m.titleTogether(),
+		t.speedup(m.median), t.speedup(t.floatAlone), t.steps)
+	table := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	fmt.Fprint(table, "| exchange\t| calls\t| ms\t| MB\t| GB/s\t|\n|---\t|---\t|---\t|---\t|---\t|\n")
+	for _, o := range t.exchanges {
+		if o.Category == timing.Exchanges {
+			calls, megabytes, took := t.perStep(o)
+			fmt.Fprintf(table, "| %s\t| %.0f\t| %.2f\t| %.1f\t| %.1f\t|\n", o.Name, calls, milliseconds(took), megabytes,
+				megabytes/1e3/took.Seconds())
+		}
+	}
+	calls, took := t.waited()
+	fmt.Fprintf(table, "| a device waits for them\t| %.0f\t| %.2f\t| \t| \t|\n", calls, milliseconds(took))
+	return table.Flush()
+}
+
+// writeAlone writes what one device does.
+func (m measurement) writeAlone(w io.Writer) error {
 	s := m.summarize()
 	share := func(t time.Duration) float64 { return 100 * float64(t) / float64(max(s.sum, 1)) }
 	fmt.Fprintf(w, "%s (median of %d).\n\n", m.title(), m.steps)
