@@ -22,9 +22,14 @@ import (
 
 func main() {
 	cli.HelpPrinter = command.PrintHelp
-	app := &cli.App{
+	os.Exit(command.ExitStatus("profile", newApp().Run(os.Args), os.Stderr))
+}
+
+func newApp() *cli.App {
+	return &cli.App{
 		Name: "profile", Usage: "measure training steps, and inference", HideVersion: true,
-		Description:    "Example:\n   profile --device cuda --preset 300M --stream-bits 1",
+		Description: "Examples:\n   profile --device cuda --preset 300M --stream-bits 1\n" +
+			"   profile --devices 0,1 --preset 300M --tokens 131072",
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return command.UsageError(err) },
 		Flags: []cli.Flag{
@@ -62,7 +67,6 @@ func main() {
 		Action:   run,
 		Commands: append(measureCommands(), inferenceCommand()),
 	}
-	os.Exit(command.ExitStatus("profile", app.Run(os.Args), os.Stderr))
 }
 
 func run(c *cli.Context) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"image"
 	"image/png"
 	"os"
 	"path/filepath"
@@ -37,23 +38,50 @@ func recorded(t *testing.T) measurement {
 	}
 }
 
+// recordedTogether is the same beside two of them, whose step has twice the tokens.
+func recordedTogether(t *testing.T) measurement {
+	t.Helper()
+	m := recorded(t)
+	m.fixedSums = true
+	all := m.settings
+	all.tokens, all.devices, all.steps = 131072, []string{"cuda:0", "cuda:1"}, 2
+	m.together = &together{settings: all, median: 231 * time.Millisecond, floatAlone: 213 * time.Millisecond,
+		exchanges: []timing.Operation{
+			{Name: "AllReduce", Category: timing.Exchanges, Calls: 104, Bytes: 9813e6, Time: 40200 * time.Microsecond},
+			{Name: "Join", Category: timing.Waiting, Calls: 8, Time: 21 * time.Millisecond},
+			{Name: "Broadcast", Category: timing.Exchanges, Calls: 8, Float: true, Bytes: 4200e6, Time: 15 * time.Millisecond},
+		}}
+	return m
+}
+
 func TestReport(t *testing.T) {
-	var b strings.Builder
-	if err := writeReport(&b, recorded(t)); err != nil {
-		t.Fatal(err)
-	}
-	want, err := os.ReadFile("testdata/report.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("the report is\n%s\nwant\n%s", b.String(), want)
+	for file, m := range map[string]measurement{"report.md": recorded(t), "devices.md": recordedTogether(t)} {
+		var b strings.Builder
+		if err := writeReport(&b, m); err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.String() != string(want) {
+			t.Errorf("the report is\n%s\nwant that of %s\n%s", b.String(), file, want)
+		}
 	}
 }
 
 func TestPicture(t *testing.T) {
+	alone, together := drawn(t, recorded(t)), drawn(t, recordedTogether(t))
+	if together.Dy() <= alone.Dy() {
+		t.Errorf("the picture of two devices is %v, that of one %v: the exchanges are not drawn", together, alone)
+	}
+}
+
+// drawn is the size of a measurement's picture, which has bars of both colours.
+func drawn(t *testing.T, m measurement) image.Rectangle {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "step.png")
-	if err := drawProfile(path, recorded(t)); err != nil {
+	if err := drawProfile(path, m); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)
@@ -77,6 +105,7 @@ func TestPicture(t *testing.T) {
 			t.Errorf("%d pixels of colour %x were drawn", seen[c], c)
 		}
 	}
+	return picture.Bounds()
 }
 
 // Products of a step, counted by hand for one layer that is as small as can be.
@@ -104,11 +133,16 @@ func TestWork(t *testing.T) {
 	}
 }
 
+// small is a model that is measured quickly.
+func small(devices ...string) settings {
+	c := model.Config{Vocab: 64, D: 16, Layers: 2, Heads: 2, FF: 32, Seq: 16, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
+	return settings{preset: "small", config: c, gradBits: 4, fixedSums: len(devices) > 1, tokens: 64, micro: 32, steps: 3,
+		devices: devices, threads: 2, measuredInto: 2}
+}
+
 // A small model is measured on the processor, all of it.
 func TestMeasure(t *testing.T) {
-	c := model.Config{Vocab: 64, D: 16, Layers: 2, Heads: 2, FF: 32, Seq: 16, Eps: 1e-5, StreamBits: 4, Alibi: true}.V76()
-	s := settings{preset: "small", config: c, gradBits: 4, tokens: 64, micro: 32, steps: 3, devices: []string{"cpu"}, threads: 1,
-		measuredInto: 2}
+	s := small("cpu")
 	m, err := s.measure(filepath.Join(t.TempDir(), "cpu.pprof"))
 	if err != nil {
 		t.Fatal(err)
