@@ -21,7 +21,7 @@ typedef struct { _Atomic long enqueued, done; } *Stream;
 typedef struct { Stream stream; long enqueued; } *Event;
 
 static _Thread_local uintptr_t current; // device number plus 1
-static _Atomic int recording;
+static _Atomic int recording[devices + 1]; // by current
 
 int cuInit(unsigned flags) { return 0; }
 int cuDriverGetVersion(int *v) { *v = 13000; return 0; }
@@ -86,7 +86,7 @@ static void read_fixed(float *x, long n, const int64_t *sums, const int64_t *ove
 }
 
 int cuLaunchKernelEx(const void *config, void *f, void **a, void **extra) {
-  if (recording) return 0;
+  if (recording[current]) return 0;
   if (!strcmp(f, "add_fixed"))
     add_fixed(*(float **)a[0], *(long *)a[1], *(int64_t **)a[2], *(int64_t **)a[3], *(double *)a[4], *(double *)a[5]);
   if (!strcmp(f, "read_fixed"))
@@ -94,8 +94,8 @@ int cuLaunchKernelEx(const void *config, void *f, void **a, void **extra) {
   return 0;
 }
 
-int cuStreamBeginCapture_v2(Stream s, int mode) { recording++; return 0; }
-int cuStreamEndCapture(Stream s, void **g) { recording--; *g = (void *)1; return 0; }
+int cuStreamBeginCapture_v2(Stream s, int mode) { recording[current]++; return 0; }
+int cuStreamEndCapture(Stream s, void **g) { recording[current]--; *g = (void *)1; return 0; }
 int cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long flags) { *e = g; return 0; }
 int cuGraphLaunch(void *e, Stream s) { return 0; }
 int cuGraphDestroy(void *g) { return 0; }
@@ -242,7 +242,7 @@ int ncclCommAbort(Comm c) {
 }
 
 static int enqueue(Comm c, Stream s, Exchange e) {
-  if (!s || !e.x || !c || current != (uintptr_t)c->device + 1 || recording) return invalidArgument;
+  if (!s || !e.x || !c || current != (uintptr_t)c->device + 1 || recording[current]) return invalidArgument;
   c->stream = s;
   s->enqueued++;
   c->queue[c->enqueued % 1024] = e;
