@@ -11,9 +11,12 @@ import (
 	"bitnet1/kernels/timing"
 )
 
-// Two devices take steps together, and one of them takes its half alone.
-func TestMeasureTogether(t *testing.T) {
-	s := small("cpu", "cpu")
+func TestMeasureTogether(t *testing.T) { measuresTogether(t, "cpu", "cpu") }
+
+// measuresTogether tests that two devices take steps together, and that one of them takes its half alone.
+func measuresTogether(t *testing.T, devices ...string) {
+	t.Helper()
+	s := small(devices...)
 	s.muon, s.muonSteps = true, 3
 	m, err := s.measure(filepath.Join(t.TempDir(), "cpu.pprof"))
 	if err != nil {
