@@ -220,7 +220,7 @@ var built = sync.OnceValues(func() (string, error) {
 	scratch = append(scratch, dir)
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/",
 		"../stages/...", "../pipelines/pipeline", "../pipelines/experiment", "../pipelines/report",
-		"../pipelines/export", "./examples/continue", "./examples/flips")
+		"../pipelines/export", "../pipelines/profile", "./examples/continue", "./examples/flips")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
