@@ -163,13 +163,41 @@ func (m *Model) program(key any, enqueue func()) (func(), error) {
 	return run, nil
 }
 
-// programUnless is program, or enqueue itself where exchanges are among what it enqueues: these cannot be captured.
-// Launches one by one cost little there, for a device computes longer than the host takes to enqueue.
-func (m *Model) programUnless(exchanges bool, key any, enqueue func()) (func(), error) {
-	if exchanges {
-		return enqueue, nil
+// part is enqueued as a whole, and behind it an exchange with the other ranks, unless that is nil.
+type part struct{ enqueue, exchange func() }
+
+// sequence returns a function that runs parts one after the other, and no further once stop returns true. Exchanges
+// cannot be captured, so the parts up to an exchange are one program, and those behind it the next.
+func (m *Model) sequence(key any, stop func() bool, parts []part) (func(), error) {
+	type stretch struct{ of, from any }
+	var captured []part
+	for from, to := 0, 0; to < len(parts); from = to {
+		for to++; to < len(parts) && parts[to-1].exchange == nil; to++ {
+		}
+		run, err := m.program(stretch{key, from}, func() {
+			for _, p := range parts[from:to] {
+				if stop() {
+					return
+				}
+				p.enqueue()
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		captured = append(captured, part{run, parts[to-1].exchange})
 	}
-	return m.program(key, enqueue)
+	return func() {
+		for _, p := range captured {
+			p.enqueue()
+			if stop() {
+				return
+			}
+			if p.exchange != nil {
+				p.exchange()
+			}
+		}
+	}, nil
 }
 
 // pass is the key of a captured program: the settings on which the enqueued operations depend.

@@ -11,9 +11,9 @@ type Muon struct {
 	Decay        float64 // decoupled weight decay
 }
 
-// enqueueMuon updates the weights that Muon takes and that are not frozen, those of one shape together. Each rank
-// updates its own, and then all ranks have them.
-func (m *Model) enqueueMuon(u Update) {
+// muonParts update the weights that Muon takes and that are not frozen, those of one shape together. Each rank updates
+// its own, and gives them to the others behind the last part.
+func (m *Model) muonParts(u Update) (parts []part) {
 	s := &m.store
 	type shape struct{ rows, cols int }
 	var shapes []shape
@@ -40,9 +40,12 @@ func (m *Model) enqueueMuon(u Update) {
 		if u.MaxNorm > 0 {
 			update.SquaredNorm, update.MaxNorm = m.buffers.squaredNorm, u.MaxNorm
 		}
-		m.dev.Muon(update)
+		parts = append(parts, part{enqueue: func() { m.dev.Muon(update) }})
 	}
-	m.shareMuon()
+	if len(parts) > 0 && m.options.Communicator != nil {
+		parts[len(parts)-1].exchange = m.shareMuon
+	}
+	return parts
 }
 
 // updater is the rank that updates parameter i by Muon: its iteration is the costly part. The ranks take parts of about
@@ -55,9 +58,6 @@ func (m *Model) updater(i int) int {
 // shareMuon gives all ranks the weights that each has updated.
 func (m *Model) shareMuon() {
 	s, c := &m.store, m.options.Communicator
-	if c == nil || s.muon == s.gains {
-		return
-	}
 	for root := range c.Ranks() {
 		from, to := s.gains, s.muon
 		for i, p := range s.list {
@@ -69,5 +69,4 @@ func (m *Model) shareMuon() {
 			c.Broadcast(s.param.Slice(from, to), root)
 		}
 	}
-	c.Join()
 }

@@ -67,29 +67,41 @@ const codebookPart = 0
 
 func layerPart(layer int) int { return 1 + layer }
 
-// addPart adds a part of a micro-batch's gradients to its sums. In the last micro-batch of this rank the sum over all
-// ranks begins, beside the rest of the backward pass.
-func (m *Model) addPart(part int, last bool) {
+// addPart adds a part of a micro-batch's gradients to its sums.
+func (m *Model) addPart(part int) {
 	if m.sums == nil {
 		return
 	}
 	p := m.sums.parts[part]
 	m.dev.AddFixed(p.FixedSums, p.terms)
-	if c := m.options.Communicator; last && c != nil {
-		c.AllReduce(p.Sums)
+}
+
+// exchangeOfPart sums a part up over all ranks. It is nil unless this is the last micro-batch.
+func (m *Model) exchangeOfPart(part int, last bool) func() {
+	if !last {
+		return nil
 	}
+	return func() { m.options.Communicator.AllReduce(m.sums.parts[part].Sums) }
 }
 
 // addRest adds the parts that are complete with the backward pass: gains, scales and the loss.
-func (m *Model) addRest(last bool) {
+func (m *Model) addRest() {
 	if m.sums == nil {
 		return
 	}
 	for _, p := range m.sums.parts[len(m.sums.parts)-2:] {
 		m.dev.AddFixed(p.FixedSums, p.terms)
 	}
-	if c := m.options.Communicator; last && c != nil {
-		c.AllReduce(m.sums.rest)
+}
+
+// exchangeOfRest is exchangeOfPart of the codebook and of what is added with it, counts of overflow included.
+func (m *Model) exchangeOfRest(last bool) func() {
+	if !last {
+		return nil
+	}
+	return func() {
+		m.options.Communicator.AllReduce(m.sums.parts[codebookPart].Sums)
+		m.options.Communicator.AllReduce(m.sums.rest)
 	}
 }
 
@@ -105,8 +117,13 @@ func (m *Model) readSums() error {
 			return fmt.Errorf("%w: %w", ErrAbandoned, err)
 		}
 	}
-	for _, p := range m.sums.parts {
-		m.dev.ReadFixed(p.terms, p.FixedSums)
+	run, err := m.program("sums", func() {
+		for _, p := range m.sums.parts {
+			m.dev.ReadFixed(p.terms, p.FixedSums)
+		}
+	})
+	if err == nil {
+		run()
 	}
-	return nil
+	return err
 }

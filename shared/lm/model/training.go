@@ -33,7 +33,8 @@ func (m *Model) Step(tokens, targets []int32, u Update) error {
 		iterations                   int
 	}
 	captured := key{u.Beta1, u.Beta2, u.MaxNorm, u.Muon.Beta, u.Muon.Steps} // all else are scalars
-	run, err := m.programUnless(m.options.Communicator != nil, captured, func() { m.enqueueUpdate(u) })
+	never := func() bool { return false }
+	run, err := m.sequence(captured, never, m.updateParts(u))
 	if err != nil {
 		return err
 	}
@@ -96,8 +97,11 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 // microBatch adds the gradients of a micro-batch of the step.
 func (m *Model) microBatch(micro int, tokens, targets []int32) error {
 	n := m.rows()
-	exchanges := m.options.Communicator != nil && micro+m.ranks() >= len(tokens)/n // with the last one of this rank
-	run, err := m.programUnless(exchanges, m.pass("training"), func() { m.enqueueTraining(exchanges) })
+	kind, last := "training", m.options.Communicator != nil && micro+m.ranks() >= len(tokens)/n // of this rank
+	if last {
+		kind = "last training"
+	}
+	run, err := m.sequence(m.pass(kind), m.abandoned, m.trainingParts(last))
 	if err != nil {
 		return err
 	}
@@ -182,27 +186,25 @@ func (m *Model) NotFinite() (string, error) {
 	return "parameter " + found, nil
 }
 
-// enqueueTraining computes one micro-batch forward and backward. It adds to all gradients, or to their sums. last says
-// that it is the last micro-batch of one of several ranks, with which exchanges begin.
-func (m *Model) enqueueTraining(last bool) {
-	m.enqueueForward()
-	if m.abandoned() {
-		return
-	}
-	m.enqueueLMHeadBackward()
+// trainingParts compute one micro-batch forward and backward. They add to all gradients, or to their sums. last says that it
+// is the last micro-batch of one of several ranks: the sum of a part's gradients over all ranks begins behind the part,
+// beside the rest of the backward pass.
+func (m *Model) trainingParts(last bool) []part {
+	parts := []part{{enqueue: m.enqueueForward}, {enqueue: m.enqueueLMHeadBackward}}
 	lowest := m.lowest()
 	for i := len(m.layers) - 1; i >= max(lowest, 0); i-- {
-		if m.abandoned() {
-			return
+		parts = append(parts, part{enqueue: func() {
+			m.enqueueLayerBackward(&m.layers[i])
+			m.addPart(layerPart(i))
+		}, exchange: m.exchangeOfPart(layerPart(i), last)})
+	}
+	return append(parts, part{enqueue: func() {
+		if lowest < 0 {
+			m.dev.EmbedBackward(m.dCodebook.Weight, m.buffers.dx, m.buffers.tokens, m.config.D)
 		}
-		m.enqueueLayerBackward(&m.layers[i])
-		m.addPart(layerPart(i), last)
-	}
-	if lowest < 0 {
-		m.dev.EmbedBackward(m.dCodebook.Weight, m.buffers.dx, m.buffers.tokens, m.config.D)
-	}
-	m.addPart(codebookPart, last)
-	m.addRest(last)
+		m.addPart(codebookPart)
+		m.addRest()
+	}, exchange: m.exchangeOfRest(last)})
 }
 
 func (m *Model) enqueueLMHeadBackward() {
@@ -228,14 +230,31 @@ func (m *Model) enqueueLayerBackward(l *layer) {
 	m.dev.NormalizeBackward(b.dx, l.dGainAttn, b.dStream, l.in, l.normAttn, stream)
 }
 
-// enqueueUpdate clips the gradient, applies AdamW to weights, gains and scales, or Muon to the weights of the blocks,
-// and quantizes the weights. Frozen parameters count neither in the norm nor in the update.
-func (m *Model) enqueueUpdate(u Update) {
+// updateParts clip the gradient, apply AdamW to weights, gains and scales, or Muon to the weights of the blocks, and
+// quantize the weights. Frozen parameters count neither in the norm nor in the update.
+func (m *Model) updateParts(u Update) []part {
+	parts := []part{{enqueue: m.enqueueNorm}}
+	if m.store.flips == nil {
+		parts = append(parts, m.muonParts(u)...)
+	}
+	adam := part{enqueue: func() { m.enqueueAdamW(u) }}
+	if c := m.options.Communicator; c != nil {
+		adam.exchange = c.Join
+	}
+	return append(parts, adam, part{enqueue: m.quantize})
+}
+
+func (m *Model) enqueueNorm() {
 	s, norm := &m.store, m.buffers.squaredNorm
 	m.dev.Zero(norm)
 	for _, t := range s.trained(0, s.size) {
 		m.dev.AddSumSquares(norm, s.grad.Slice(t.from, t.to))
 	}
+}
+
+// enqueueAdamW updates all that Muon does not, beside the exchange of Muon's weights.
+func (m *Model) enqueueAdamW(u Update) {
+	s := &m.store
 	update := func(from, to int, decays bool, master kernels.Floats) {
 		for _, t := range s.trained(from, to) {
 			a := kernels.Adam{
@@ -247,16 +266,14 @@ func (m *Model) enqueueUpdate(u Update) {
 				a.Master = master.Slice(t.from-from, t.to-from)
 			}
 			if u.MaxNorm > 0 {
-				a.SquaredNorm, a.MaxNorm = norm, u.MaxNorm
+				a.SquaredNorm, a.MaxNorm = m.buffers.squaredNorm, u.MaxNorm
 			}
 			m.dev.AdamW(a)
 		}
 	}
 	if s.flips == nil {
 		update(0, s.muon, true, nil)
-		m.enqueueMuon(u)
 	}
 	update(s.gains, s.scales, false, nil)
 	update(s.scales, s.size, false, s.master)
-	m.quantize()
 }

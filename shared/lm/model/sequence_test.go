@@ -1,0 +1,111 @@
+package model
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"bitnet1/kernels"
+	"bitnet1/kernels/cpu"
+)
+
+// graphs is a device and a communicator that note, in order, which programs run, what runs outside of them, and which
+// exchanges begin.
+type graphs struct {
+	kernels.Device
+	kernels.Communicator
+	within bool
+	log    []string
+}
+
+func (g *graphs) Capture(enqueue func()) (func(), error) {
+	return func() {
+		g.log = append(g.log, "program")
+		g.within = true
+		enqueue()
+		g.within = false
+	}, nil
+}
+
+// note notes an operation that is no part of a program.
+func (g *graphs) note(operation string) {
+	if !g.within {
+		g.log = append(g.log, operation)
+	}
+}
+
+func (g *graphs) exchange(what string) {
+	if g.within {
+		what += " within a program"
+	}
+	g.log = append(g.log, what)
+}
+
+func (g *graphs) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, d kernels.Derivative,
+	x kernels.Activation, l kernels.Linear, s kernels.KShift, bits int) {
+	g.note("LinearBackward")
+	g.Device.LinearBackward(dx, dl, dy, d, x, l, s, bits)
+}
+
+func (g *graphs) AddFixed(sums kernels.FixedSums, x kernels.Floats) {
+	g.note("AddFixed")
+	g.Device.AddFixed(sums, x)
+}
+
+func (g *graphs) ReadFixed(x kernels.Floats, sums kernels.FixedSums) {
+	g.note("ReadFixed")
+	g.Device.ReadFixed(x, sums)
+}
+
+func (g *graphs) AdamW(a kernels.Adam) {
+	g.note("AdamW")
+	g.Device.AdamW(a)
+}
+
+func (g *graphs) Muon(u kernels.Muon) {
+	g.note("Muon")
+	g.Device.Muon(u)
+}
+
+func (g *graphs) AllReduce(x kernels.Longs) {
+	g.exchange("AllReduce")
+	g.Communicator.AllReduce(x)
+}
+
+func (g *graphs) Broadcast(x kernels.Floats, root int) {
+	g.exchange("Broadcast")
+	g.Communicator.Broadcast(x, root)
+}
+
+func (g *graphs) Join() {
+	g.exchange("Join")
+	g.Communicator.Join()
+}
+
+// A rank runs programs, as a single device does, and makes exchanges between them: the sums of a layer's gradients begin
+// before the layer below is computed.
+func TestExchangesLieBetweenPrograms(t *testing.T) {
+	g := &graphs{Device: cpu.New(cpu.Options{}), Communicator: cpu.NewCommunicator(0, 1, nil, nil)}
+	m, err := New(small(), g, Options{FixedSums: true, Muon: true, Communicator: g})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Init(5); err != nil {
+		t.Fatal(err)
+	}
+	layers := slices.Repeat([]string{"program", "AllReduce"}, m.Config().Layers)
+	want := slices.Concat([]string{"program"}, layers, // a micro-batch, and the last one
+		[]string{"program", "AllReduce", "AllReduce", "Join", "program", // codebook and the rest; sums
+			"program", "Broadcast", "program", "Join", "program"}) // Muon; AdamW; weights are quantized
+	for step := range uint64(3) { // captured, and again
+		g.log = nil
+		tokens, targets := sequences(m.Config(), 2, step)
+		if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6}, LearningRate: 1e-3, Beta2: 0.9,
+			Muon: Muon{LearningRate: 0.02, Steps: 3}}); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(g.log, want) {
+			t.Errorf("step %d ran\n%s\nwant\n%s", step, strings.Join(g.log, ", "), strings.Join(want, ", "))
+		}
+	}
+}
