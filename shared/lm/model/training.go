@@ -254,7 +254,7 @@ func (m *Model) enqueueNorm() {
 
 // enqueueAdamW updates all that Muon does not, beside the exchange of Muon's weights.
 func (m *Model) enqueueAdamW(u Update) {
-	s := &m.store
+	s, norm := &m.store, m.buffers.squaredNorm
 	update := func(from, to int, decays bool, master kernels.Floats) {
 		for _, t := range s.trained(from, to) {
 			a := kernels.Adam{
@@ -266,7 +266,7 @@ func (m *Model) enqueueAdamW(u Update) {
 				a.Master = master.Slice(t.from-from, t.to-from)
 			}
 			if u.MaxNorm > 0 {
-				a.SquaredNorm, a.MaxNorm = m.buffers.squaredNorm, u.MaxNorm
+				a.SquaredNorm, a.MaxNorm = norm, u.MaxNorm
 			}
 			m.dev.AdamW(a)
 		}
