@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
+	"syscall"
 	"unsafe"
 
 	"bitnet1/kernels"
@@ -165,8 +165,12 @@ func (c *Communicator) locked(f func() error) error {
 	return f()
 }
 
-// pause is how long Join lets pass before it looks again. A step takes a thousand times as long.
-const pause = 20 * time.Microsecond
+// pause lets 20 µs pass before Join looks again, 70 with the kernel's slack; a step takes a thousand times as long.
+// time.Sleep would let up to a millisecond pass: where a process is idle, Go waits for timers in whole ones.
+func pause() {
+	t := syscall.NsecToTimespec(20_000)
+	_ = syscall.Nanosleep(&t, nil) // interrupted, it is only shorter
+}
 
 // Join waits for the exchanges that were begun, or for the first failure. It cannot leave the waiting to the device:
 // whether what follows may be computed is only known when they are done.
@@ -188,7 +192,7 @@ func (c *Communicator) Join() {
 			return err
 		})
 		if !done {
-			time.Sleep(pause)
+			pause()
 		}
 	}
 }
