@@ -111,7 +111,7 @@ func CheckZeroLongs(x Longs) error {
 	return c.err
 }
 
-// CheckFixed checks AddFixed and ReadFixed.
+// CheckFixed checks AddFixed, SetFixed and ReadFixed.
 func CheckFixed(sums FixedSums, x Floats) error {
 	var c checker
 	if c.floats("x", x, 0); c.err == nil {

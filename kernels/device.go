@@ -249,9 +249,11 @@ type Device interface {
 
 	// ZeroLongs clears x.
 	ZeroLongs(x Longs)
-	// AddFixed adds each value of x, rounded to the nearest unit, ties to even, to its sum, and clears x. A value that is
-	// not finite, or not less than the sums' limit, is counted in Overflow instead.
+	// AddFixed adds each value of x, rounded to the nearest unit, ties to even, to its sum. A value that is not finite, or
+	// not less than the sums' limit, is counted in Overflow instead.
 	AddFixed(sums FixedSums, x Floats)
+	// SetFixed is AddFixed to sums of 0, whatever they hold. Overflow counts on.
+	SetFixed(sums FixedSums, x Floats)
 	// ReadFixed writes sums to x, rounded to float32 to nearest, ties to even. Where Overflow is not 0, all of x is NaN.
 	ReadFixed(x Floats, sums FixedSums)
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"bitnet1/kernels"
+	"bitnet1/kernels/cuda/driver"
 
 	"gorgonia.org/cu"
 )
@@ -45,20 +46,33 @@ func (d *Device) ZeroLongs(x kernels.Longs) {
 	d.run("ZeroLongs", kernels.CheckZeroLongs(x), func() error { return d.clear(int64s(x, 0), 8*x.Len()) })
 }
 
-// AddFixed adds x to sums and clears x.
+// fixedGrid is the grid of kernels whose blocks take 1024 values.
+func fixedGrid(n int) driver.Geometry { return grid(max(1, ceilDiv(n, 1024))) }
+
+// AddFixed adds x to sums.
 func (d *Device) AddFixed(sums kernels.FixedSums, x kernels.Floats) {
-	d.run("AddFixed", kernels.CheckFixed(sums, x), func() error {
-		n := x.Len()
-		return d.launch(d.elementwise(n)).addFixed(float32s(x, n), n, int64s(sums.Sums, n), int64s(sums.Overflow, 1),
-			sums.Limit(), 1/sums.Unit())
-	})
+	d.run("AddFixed", kernels.CheckFixed(sums, x), func() error { return d.addTerms(launch.addFixed, sums, x) })
+}
+
+// SetFixed replaces sums by x.
+func (d *Device) SetFixed(sums kernels.FixedSums, x kernels.Floats) {
+	d.run("SetFixed", kernels.CheckFixed(sums, x), func() error { return d.addTerms(launch.setFixed, sums, x) })
+}
+
+func (d *Device) addTerms(
+	kernel func(l launch, sums, overflow, x cu.DevicePtr, n int, limit, units float64) error,
+	sums kernels.FixedSums, x kernels.Floats,
+) error {
+	n := x.Len()
+	return kernel(d.launch(fixedGrid(n)), int64s(sums.Sums, n), int64s(sums.Overflow, 1), float32s(x, n), n, sums.Limit(),
+		1/sums.Unit())
 }
 
 // ReadFixed writes sums to x.
 func (d *Device) ReadFixed(x kernels.Floats, sums kernels.FixedSums) {
 	d.run("ReadFixed", kernels.CheckFixed(sums, x), func() error {
 		n := x.Len()
-		return d.launch(d.elementwise(n)).readFixed(float32s(x, n), n, int64s(sums.Sums, n), int64s(sums.Overflow, 1),
+		return d.launch(fixedGrid(n)).readFixed(float32s(x, n), n, int64s(sums.Sums, n), int64s(sums.Overflow, 1),
 			float32(sums.Unit()))
 	})
 }

@@ -107,6 +107,7 @@ var modules = []module{
 	}},
 	{"fixed", "sm_80", []kernel{
 		{timing.Operation{Name: "add_fixed", Category: timing.Rounding}, 256, 0},
+		{timing.Operation{Name: "set_fixed", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "read_fixed", Category: timing.Rounding}, 256, 0},
 	}},
 	{"float_products", "sm_80", []kernel{
@@ -275,6 +276,8 @@ const (
 	kMaxSurvivors     = 16
 	kMaxWords         = 8
 	kTile             = 128
+	kFixedPer         = 4
+	kFixedStep        = 256
 	kSide             = 64
 	kDepth            = 16
 	kFloatThreads     = 128
@@ -1186,8 +1189,12 @@ var (
 
 // ---- fixed.cu ----
 
-func (l launch) addFixed(x cu.DevicePtr, n int, sums, overflow cu.DevicePtr, limit, units float64) error {
-	return l.queue("add_fixed", argument(x), argument(int64Of(n)), argument(sums), argument(overflow), argument(limit), argument(units))
+func (l launch) addFixed(sums, overflow, x cu.DevicePtr, n int, limit, units float64) error {
+	return l.queue("add_fixed", argument(sums), argument(overflow), argument(x), argument(int64Of(n)), argument(limit), argument(units))
+}
+
+func (l launch) setFixed(sums, overflow, x cu.DevicePtr, n int, limit, units float64) error {
+	return l.queue("set_fixed", argument(sums), argument(overflow), argument(x), argument(int64Of(n)), argument(limit), argument(units))
 }
 
 func (l launch) readFixed(x cu.DevicePtr, n int, sums, overflow cu.DevicePtr, unit float32) error {

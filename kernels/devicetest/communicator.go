@@ -65,12 +65,12 @@ func testExchanges(t *testing.T, world []Rank) {
 				return kernels.FixedSums{Sums: all.Slice(k*n, k*n+n), Overflow: all.Slice(parts*n, parts*n+1), Fraction: fraction}
 			}
 			for step := range steps {
-				r.ZeroLongs(all)
+				r.ZeroLongs(all.Slice(parts*n, parts*n+1))
 				r.Upload(x, terms[r.Rank()])
 				r.Upload(shared, terms[r.Rank()][:n])
 				r.Broadcast(shared, root)
 				for k := range parts {
-					r.AddFixed(part(k), x.Slice(k*n, k*n+n))
+					r.SetFixed(part(k), x.Slice(k*n, k*n+n))
 					r.AllReduce(part(k).Sums)
 				}
 				r.Join()

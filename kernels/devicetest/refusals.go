@@ -67,6 +67,8 @@ func refusals() []refusal {
 			func(b *bench) { b.d.AddFixed(b.fixedSums(2, 40), b.bfloats(make([]float32, 2))) }},
 		{"AddFixed", "sums in units of 2^-56: want 0 to 55",
 			func(b *bench) { b.d.AddFixed(b.fixedSums(2, 56), floats(b, 2)) }},
+		{"SetFixed", "the sums has 2 values, want 3",
+			func(b *bench) { b.d.SetFixed(b.fixedSums(2, 40), floats(b, 3)) }},
 		{"ReadFixed", "the overflow has 0 values, want 1", func(b *bench) {
 			sums := b.fixedSums(2, 40)
 			sums.Overflow = sums.Overflow.Slice(0, 0)

@@ -154,6 +154,11 @@ func (d *Device) AddFixed(sums kernels.FixedSums, x kernels.Floats) {
 	d.measure("AddFixed", Rounding, func() { d.Device.AddFixed(sums, x) })
 }
 
+// SetFixed times the operation of that name.
+func (d *Device) SetFixed(sums kernels.FixedSums, x kernels.Floats) {
+	d.measure("SetFixed", Rounding, func() { d.Device.SetFixed(sums, x) })
+}
+
 // ReadFixed times the operation of that name.
 func (d *Device) ReadFixed(x kernels.Floats, sums kernels.FixedSums) {
 	d.measure("ReadFixed", Rounding, func() { d.Device.ReadFixed(x, sums) })

@@ -71,6 +71,7 @@ struct BFloat {
 DEVICE void fence_operand(uint32_t& x) { asm volatile("" : "+r"(x)); }
 DEVICE void fence_operand(int& x) { asm volatile("" : "+r"(x)); }
 DEVICE void fence_operand(float& x) { asm volatile("" : "+f"(x)); }
+DEVICE void fence_operand(long& x) { asm volatile("" : "+l"(x)); }
 DEVICE void fence_operand(double& x) { asm volatile("" : "+d"(x)); }
 // Two floats rounded to nearest even as bfloat16, the first in the low half.
 DEVICE uint32_t pack_bf16(float low, float high) {

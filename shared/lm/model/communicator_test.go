@@ -204,10 +204,10 @@ func gradientsOf(t *testing.T, m *Model) []Parameter {
 	return list
 }
 
-// What is not finite, or too large for fixed point, does not become a number.
+// What is not finite, or too large for fixed point, does not become a number, in that step alone.
 func TestFixedSumsOfWhatIsNotFinite(t *testing.T) {
 	m := build(t, small(), 1, Options{FixedSums: true, ScaleBits: 32})
-	list := parametersOf(t, m)
+	list, finite := parametersOf(t, m), parametersOf(t, m)
 	for i, p := range list {
 		if p.Name == "codebook.alpha" {
 			list[i].Data[3] = 1e20
@@ -227,6 +227,17 @@ func TestFixedSumsOfWhatIsNotFinite(t *testing.T) {
 	where, err := m.NotFinite()
 	if err != nil || !strings.Contains(where, "the gradient of") {
 		t.Errorf("what is not finite is %q (%v), want a gradient", where, err)
+	}
+	if err := m.Load(Each(finite)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Backward(tokens, targets, Settings{Gamma: 0.6}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range gradientsOf(t, m) {
+		if at := p.NotFinite(); at != "" {
+			t.Errorf("the next step's gradient of %s", at)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ type fixedSums struct {
 	all   kernels.Longs // gradients in the store's order, the loss, then a count of overflow for each part
 	parts []fixedPart   // the codebook's weight, the weights of each layer, gains and scales, the loss
 	rest  kernels.Longs // of all, from the gains on
+	odd   kernels.Longs // of all, the counts of overflow
 }
 
 // fixedPart is what is added together, as soon as the backward pass has it.
@@ -58,7 +59,7 @@ func (s *store) newFixedSums(a *kernels.Allocator, layers int, totalLoss kernels
 	}
 	add(s.grad.Slice(s.gains, s.size), s.gains, s.size, gradientFraction)
 	add(totalLoss, s.size, s.size+1, lossFraction)
-	f.rest = f.all.Slice(s.gains, f.all.Len())
+	f.rest, f.odd = f.all.Slice(s.gains, f.all.Len()), f.all.Slice(s.size+1, f.all.Len())
 	return f
 }
 
@@ -67,36 +68,60 @@ const codebookPart = 0
 
 func layerPart(layer int) int { return 1 + layer }
 
+// place is where a micro-batch lies in the step, as far as that changes what is enqueued.
+type place struct {
+	first bool // of this rank: its gradients are the sums, which are integers, so far
+	last  bool // of this rank, one of several: exchanges begin with it
+}
+
+func (m *Model) placeOf(micro, count int) place {
+	return place{
+		first: m.sums != nil && micro == m.rank(),
+		last:  m.options.Communicator != nil && micro+m.ranks() >= count,
+	}
+}
+
+// clearGradients readies gradients and loss for a micro-batch.
+func (m *Model) clearGradients(at place) {
+	if m.sums == nil {
+		return // the step has
+	}
+	m.dev.Zero(m.store.grad)
+	m.dev.Zero(m.buffers.totalLoss)
+	if at.first {
+		m.dev.ZeroLongs(m.sums.odd)
+	}
+}
+
 // addPart adds a part of a micro-batch's gradients to its sums.
-func (m *Model) addPart(part int) {
+func (m *Model) addPart(part int, at place) {
 	if m.sums == nil {
 		return
 	}
-	p := m.sums.parts[part]
-	m.dev.AddFixed(p.FixedSums, p.terms)
+	p, add := m.sums.parts[part], m.dev.AddFixed
+	if at.first {
+		add = m.dev.SetFixed
+	}
+	add(p.FixedSums, p.terms)
 }
 
 // exchangeOfPart sums a part up over all ranks. It is nil unless this is the last micro-batch.
-func (m *Model) exchangeOfPart(part int, last bool) func() {
-	if !last {
+func (m *Model) exchangeOfPart(part int, at place) func() {
+	if !at.last {
 		return nil
 	}
 	return func() { m.options.Communicator.AllReduce(m.sums.parts[part].Sums) }
 }
 
 // addRest adds the parts that are complete with the backward pass: gains, scales and the loss.
-func (m *Model) addRest() {
-	if m.sums == nil {
-		return
-	}
-	for _, p := range m.sums.parts[len(m.sums.parts)-2:] {
-		m.dev.AddFixed(p.FixedSums, p.terms)
-	}
+func (m *Model) addRest(at place) {
+	m.addPart(layerPart(len(m.layers)), at)
+	m.addPart(layerPart(len(m.layers)+1), at)
 }
 
 // exchangeOfRest is exchangeOfPart of the codebook and of what is added with it, counts of overflow included.
-func (m *Model) exchangeOfRest(last bool) func() {
-	if !last {
+func (m *Model) exchangeOfRest(at place) func() {
+	if !at.last {
 		return nil
 	}
 	return func() {

@@ -81,10 +81,9 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 		return err
 	}
 	m.scalars.GradScale = 1 / float64(wanted)
-	m.dev.Zero(m.store.grad)
-	m.dev.Zero(m.buffers.totalLoss)
-	if m.sums != nil {
-		m.dev.ZeroLongs(m.sums.all)
+	if m.sums == nil { // otherwise each micro-batch begins anew
+		m.dev.Zero(m.store.grad)
+		m.dev.Zero(m.buffers.totalLoss)
 	}
 	for micro := m.rank(); micro < len(tokens)/n; micro += m.ranks() {
 		if err := m.microBatch(micro, tokens, targets); err != nil {
@@ -97,11 +96,12 @@ func (m *Model) Backward(tokens, targets []int32, s Settings) error {
 // microBatch adds the gradients of a micro-batch of the step.
 func (m *Model) microBatch(micro int, tokens, targets []int32) error {
 	n := m.rows()
-	kind, last := "training", m.options.Communicator != nil && micro+m.ranks() >= len(tokens)/n // of this rank
-	if last {
-		kind = "last training"
+	type training struct {
+		pass
+		place
 	}
-	run, err := m.sequence(m.pass(kind), m.abandoned, m.trainingParts(last))
+	at := m.placeOf(micro, len(tokens)/n)
+	run, err := m.sequence(training{m.pass("training"), at}, m.abandoned, m.trainingParts(at))
 	if err != nil {
 		return err
 	}
@@ -186,25 +186,27 @@ func (m *Model) NotFinite() (string, error) {
 	return "parameter " + found, nil
 }
 
-// trainingParts compute one micro-batch forward and backward. They add to all gradients, or to their sums. last says that it
-// is the last micro-batch of one of several ranks: the sum of a part's gradients over all ranks begins behind the part,
-// beside the rest of the backward pass.
-func (m *Model) trainingParts(last bool) []part {
-	parts := []part{{enqueue: m.enqueueForward}, {enqueue: m.enqueueLMHeadBackward}}
+// trainingParts compute one micro-batch forward and backward. They add to all gradients, or to their sums. In the last
+// micro-batch of one of several ranks the sum of a part's gradients over all ranks begins behind the part, beside the
+// rest of the backward pass.
+func (m *Model) trainingParts(at place) []part {
+	parts := []part{
+		{enqueue: func() { m.clearGradients(at) }}, {enqueue: m.enqueueForward}, {enqueue: m.enqueueLMHeadBackward},
+	}
 	lowest := m.lowest()
 	for i := len(m.layers) - 1; i >= max(lowest, 0); i-- {
 		parts = append(parts, part{enqueue: func() {
 			m.enqueueLayerBackward(&m.layers[i])
-			m.addPart(layerPart(i))
-		}, exchange: m.exchangeOfPart(layerPart(i), last)})
+			m.addPart(layerPart(i), at)
+		}, exchange: m.exchangeOfPart(layerPart(i), at)})
 	}
 	return append(parts, part{enqueue: func() {
 		if lowest < 0 {
 			m.dev.EmbedBackward(m.dCodebook.Weight, m.buffers.dx, m.buffers.tokens, m.config.D)
 		}
-		m.addPart(codebookPart)
-		m.addRest()
-	}, exchange: m.exchangeOfRest(last)})
+		m.addPart(codebookPart, at)
+		m.addRest(at)
+	}, exchange: m.exchangeOfRest(at)})
 }
 
 func (m *Model) enqueueLMHeadBackward() {

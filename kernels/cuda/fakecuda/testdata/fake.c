@@ -1,6 +1,6 @@
 // The parts of the CUDA driver and of NCCL that this tree calls, without a GPU. Device memory is the host's. The kernels
-// of fixed-point sums compute; all others do nothing. Copies and kernels are done when they are called. Exchanges go on
-// beside them in a thread of each rank, through a file that the ranks share, and begin late: who reads too early sees it.
+// of fixed-point sums compute; all others do nothing. Copies and kernels are done when they are called, or when the graph
+// that they were recorded in is launched. Exchanges go on beside them in a thread of each rank, through a file that the ranks share, and begin late: who reads too early sees it.
 //
 // FAKE_NCCL=FUNCTION:RESULT makes that function of NCCL answer RESULT; ncclCommGetAsyncError reports it. With rank1:RESULT
 // rank 1 alone cannot join.
@@ -17,7 +17,9 @@
 
 enum { devices = 8, invalidValue = 1, notReady = 600, computeMajor = 75, multiprocessors = 16 };
 
-typedef struct { _Atomic long enqueued, done; } *Stream;
+typedef struct { void *kernel; uint64_t arguments[6]; } Node; // a clearing where there is no kernel
+typedef struct { int count; Node nodes[256]; } Graph;
+typedef struct { _Atomic long enqueued, done; Graph *recorded; } *Stream;
 typedef struct { Stream stream; long enqueued; } *Event;
 
 static _Thread_local uintptr_t current; // device number plus 1
@@ -43,7 +45,6 @@ int cuMemFree_v2(uintptr_t p) { free((void *)p); return 0; }
 int cuMemHostAlloc(void **p, size_t n, unsigned flags) { return !(*p = malloc(n)); }
 int cuMemFreeHost(void *p) { free(p); return 0; }
 int cuMemGetInfo_v2(size_t *room, size_t *all) { *room = *all = (size_t)1 << 36; return 0; }
-int cuMemsetD8Async(uintptr_t p, unsigned char v, size_t n, Stream s) { memset((void *)p, v, n); return 0; }
 int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t n, Stream s) { memcpy((void *)to, from, n); return 0; }
 int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t n, Stream s) { memcpy(to, (void *)from, n); return 0; }
 int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t n, Stream s) {
@@ -72,34 +73,67 @@ int cuModuleGetFunction(void **f, void *m, const char *name) { return !(*f = str
 int cuFuncSetAttribute(void *f, int a, int v) { return 0; }
 int cuTensorMapEncodeTiled(void *map) { return 0; }
 
-static void add_fixed(float *x, long n, int64_t *sums, int64_t *overflow, double limit, double units) {
+static void add_fixed(int64_t *sums, int64_t *overflow, const float *x, long n, double limit, double units) {
   for (long i = 0; i < n; i++) {
     double v = x[i];
     if (fabs(v) < limit) sums[i] += (int64_t)rint(v * units);
     else ++*overflow;
-    x[i] = 0;
   }
+}
+
+static void set_fixed(int64_t *sums, int64_t *overflow, const float *x, long n, double limit, double units) {
+  memset(sums, 0, 8 * n);
+  add_fixed(sums, overflow, x, n, limit, units);
 }
 
 static void read_fixed(float *x, long n, const int64_t *sums, const int64_t *overflow, float unit) {
   for (long i = 0; i < n; i++) x[i] = *overflow ? NAN : (float)sums[i] * unit;
 }
 
-int cuLaunchKernelEx(const void *config, void *f, void **a, void **extra) {
-  if (recording[current]) return 0;
-  if (!strcmp(f, "add_fixed"))
-    add_fixed(*(float **)a[0], *(long *)a[1], *(int64_t **)a[2], *(int64_t **)a[3], *(double *)a[4], *(double *)a[5]);
-  if (!strcmp(f, "read_fixed"))
-    read_fixed(*(float **)a[0], *(long *)a[1], *(int64_t **)a[2], *(int64_t **)a[3], *(float *)a[4]);
+static double as_double(uint64_t bits) { double v; memcpy(&v, &bits, 8); return v; }
+static float as_float(uint64_t bits) { float v; memcpy(&v, &bits, 4); return v; }
+
+static void compute(const Node *n) {
+  const uint64_t *a = n->arguments;
+  if (!n->kernel)
+    memset((void *)a[0], a[1], a[2]);
+  else if (!strcmp(n->kernel, "add_fixed") || !strcmp(n->kernel, "set_fixed"))
+    (*(char *)n->kernel == 'a' ? add_fixed : set_fixed)((int64_t *)a[0], (int64_t *)a[1], (const float *)a[2], a[3],
+        as_double(a[4]), as_double(a[5]));
+  else
+    read_fixed((float *)a[0], a[1], (const int64_t *)a[2], (const int64_t *)a[3], as_float(a[4]));
+}
+
+// run computes, or adds to the graph that the stream records.
+static int run(Stream s, Node n) {
+  if (!s->recorded) return compute(&n), 0;
+  if (s->recorded->count == sizeof s->recorded->nodes / sizeof n) return invalidValue;
+  s->recorded->nodes[s->recorded->count++] = n;
   return 0;
 }
 
-int cuStreamBeginCapture_v2(Stream s, int mode) { recording[current]++; return 0; }
-int cuStreamEndCapture(Stream s, void **g) { recording[current]--; *g = (void *)1; return 0; }
-int cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long flags) { *e = g; return 0; }
-int cuGraphLaunch(void *e, Stream s) { return 0; }
-int cuGraphDestroy(void *g) { return 0; }
-int cuGraphExecDestroy(void *e) { return 0; }
+int cuMemsetD8Async(uintptr_t p, unsigned char v, size_t n, Stream s) { return run(s, (Node){0, {p, v, n}}); }
+
+int cuLaunchKernelEx(const struct { unsigned sizes[7]; Stream stream; } *config, void *f, void **a, void **extra) {
+  int count = !strcmp(f, "add_fixed") || !strcmp(f, "set_fixed") ? 6 : !strcmp(f, "read_fixed") ? 5 : 0;
+  Node n = {f};
+  for (int i = 0; i < count; i++) memcpy(&n.arguments[i], a[i], count == 5 && i == 4 ? 4 : 8);
+  return count ? run(config->stream, n) : 0;
+}
+
+int cuStreamBeginCapture_v2(Stream s, int mode) { recording[current]++; return !(s->recorded = calloc(1, sizeof(Graph))); }
+int cuStreamEndCapture(Stream s, Graph **g) { recording[current]--; *g = s->recorded; s->recorded = 0; return 0; }
+int cuGraphInstantiateWithFlags(Graph **e, Graph *g, unsigned long long flags) {
+  if (!(*e = malloc(sizeof *g))) return 1;
+  **e = *g;
+  return 0;
+}
+int cuGraphLaunch(Graph *e, Stream s) {
+  for (int i = 0; i < e->count; i++) compute(&e->nodes[i]);
+  return 0;
+}
+int cuGraphDestroy(Graph *g) { free(g); return 0; }
+int cuGraphExecDestroy(Graph *e) { free(e); return 0; }
 
 // NCCL.
 enum { maxRanks = 8, piece = 1 << 16, invalidArgument = 4, invalidUsage = 5 };
