@@ -14,8 +14,9 @@ type Communicator interface {
 
 	// AllReduce replaces x by the sum of x over all ranks.
 	AllReduce(x Longs)
-	// Broadcast replaces x, which is float32, by the x of rank root.
-	Broadcast(x Floats, root int)
+	// Broadcast makes one or more broadcasts, which may go on together: those of several roots use both directions of
+	// a connection.
+	Broadcast(all ...Broadcast)
 	// Join waits for all exchanges before it, or for the first failure.
 	Join()
 
@@ -26,6 +27,12 @@ type Communicator interface {
 	// until these abort them too. Any goroutine may call it. It also ends what the communicator holds, so it is called
 	// in the end, too.
 	Abort(cause error)
+}
+
+// Broadcast says that X, which is float32, becomes the X of rank Root.
+type Broadcast struct {
+	X    Floats
+	Root int
 }
 
 // MaxTerms is how many values may be added to one of FixedSums, over all ranks: with more their sum may pass 64 bits.

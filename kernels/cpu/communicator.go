@@ -76,9 +76,11 @@ func (c *Communicator) AllReduce(x kernels.Longs) {
 	c.begin(func() error { return c.allReduce(x.(longs)) })
 }
 
-// Broadcast begins a broadcast.
-func (c *Communicator) Broadcast(x kernels.Floats, root int) {
-	c.begin(func() error { return c.broadcast(bytesOf(values(x)), root) })
+// Broadcast begins broadcasts, which are made one after the other.
+func (c *Communicator) Broadcast(all ...kernels.Broadcast) {
+	for _, b := range all {
+		c.begin(func() error { return c.broadcast(bytesOf(values(b.X)), b.Root) })
+	}
 }
 
 // begin makes an exchange after those that were begun before. After a failure none is made.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"bitnet1/kernels"
 	"bitnet1/kernels/devicetest"
 )
 
@@ -41,7 +42,7 @@ func TestCommunicator(t *testing.T) {
 		for _, n := range []int{0, 1, 7, 100, 3*piece + 5} {
 			t.Run(fmt.Sprintf("%d ranks, %d values", ranks, n), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(ranks), uint64(n)))
-				sums, root := make([]int64, n), r.IntN(ranks)
+				sums, root, middle := make([]int64, n), []int{r.IntN(ranks), r.IntN(ranks)}, n/3
 				terms, floats := make([]longs, ranks), make([]floats, ranks)
 				for rank := range ranks {
 					for i := range n {
@@ -50,10 +51,12 @@ func TestCommunicator(t *testing.T) {
 						sums[i] += terms[rank][i]
 					}
 				}
-				want := slices.Clone(floats[root])
+				want := slices.Concat(floats[root[0]][:middle], floats[root[1]][middle:])
 				together(ring(t, ranks), func(c *Communicator) {
 					c.AllReduce(terms[c.Rank()].Slice(0, n/2))
-					c.Broadcast(floats[c.Rank()], root)
+					c.Broadcast(
+						kernels.Broadcast{X: floats[c.Rank()].Slice(0, middle), Root: root[0]},
+						kernels.Broadcast{X: floats[c.Rank()].Slice(middle, n), Root: root[1]})
 					c.AllReduce(terms[c.Rank()].Slice(n/2, n))
 					c.Join()
 					if c.Err() != nil || !slices.Equal(terms[c.Rank()], sums) || !slices.Equal(floats[c.Rank()], want) {
@@ -80,7 +83,7 @@ func TestCommunicatorOfALostRank(t *testing.T) {
 					return
 				}
 				c.AllReduce(x)
-				c.Broadcast(make(floats, 9), lost)
+				c.Broadcast(kernels.Broadcast{X: make(floats, 9), Root: lost})
 				c.Join()
 				if c.Err() == nil {
 					t.Errorf("rank %d of %d did not see that rank %d was lost", c.Rank(), ranks, lost)

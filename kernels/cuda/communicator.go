@@ -115,10 +115,21 @@ func (c *Communicator) AllReduce(x kernels.Longs) {
 	})
 }
 
-// Broadcast enqueues a broadcast.
-func (c *Communicator) Broadcast(x kernels.Floats, root int) {
-	c.enqueue(timing.Operation{Name: "Broadcast", Float: true, Bytes: 4 * int64(x.Len())}, func(stream uintptr) error {
-		return c.comm.Broadcast(uintptr(float32s(x, 0)), x.Len(), root, stream)
+// Broadcast enqueues broadcasts, as one kernel.
+func (c *Communicator) Broadcast(all ...kernels.Broadcast) {
+	o := timing.Operation{Name: "Broadcast", Float: true}
+	for _, b := range all {
+		o.Bytes += 4 * int64(b.X.Len())
+	}
+	c.enqueue(o, func(stream uintptr) error {
+		return nccl.Group(func() error {
+			for _, b := range all {
+				if err := c.comm.Broadcast(uintptr(float32s(b.X, 0)), b.X.Len(), b.Root, stream); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
 }
 

@@ -85,6 +85,7 @@ func TestCommunicator(t *testing.T) {
 func TestFailuresOfExchanges(t *testing.T) {
 	for injected, want := range map[string]string{
 		"ncclAllReduce:3":         "rank 0 of 1: AllReduce: NCCL error 3: internal error: what the fake said last",
+		"ncclGroupEnd:3":          "rank 0 of 1: Broadcast: ncclGroupEnd: NCCL error 3: internal error",
 		"ncclCommGetAsyncError:6": "rank 0 of 1: Join: NCCL error 6",
 		"ncclCommInitRank:2":      "CUDA device 0: rank 0 of 1: ncclCommInitRank: NCCL error 2",
 		"ncclCommCuDevice:1":      "CUDA device 0: rank 0 of 1: NCCL has joined device 1 in its place",
@@ -127,11 +128,13 @@ func TestOneExchange(t *testing.T) {
 		t.Skip("runs within TestFailuresOfExchanges")
 	}
 	r := joined(t, 1)[0]
-	x, err := r.NewLongs(5)
-	if err != nil {
-		t.Fatal(err)
+	a := &kernels.Allocator{Device: r.Device}
+	x, y := a.Longs(5), a.Floats(5)
+	if a.Err != nil {
+		t.Fatal(a.Err)
 	}
 	r.AllReduce(x)
+	r.Broadcast(kernels.Broadcast{X: y})
 	r.Join()
 	if err := r.Sync(); err != nil {
 		t.Errorf("the device: %v", err)
@@ -175,7 +178,7 @@ func TestExchangeProfile(t *testing.T) {
 			c.StartProfile()
 			for range 2 { // as if the first were not there
 				r.AllReduce(sums)
-				r.Broadcast(x, ranks-1)
+				r.Broadcast(kernels.Broadcast{X: x, Root: ranks - 1})
 				r.AllReduce(sums.Slice(0, 1000))
 				r.Join()
 				r.Join()

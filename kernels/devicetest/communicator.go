@@ -45,7 +45,7 @@ func testExchanges(t *testing.T, world []Rank) {
 	const fraction, parts, steps = 20, 3, 4
 	r, ranks := rand.New(rand.NewPCG(3, uint64(len(world)))), len(world)
 	for _, n := range []int{1, 100, 70001} {
-		root := r.IntN(ranks)
+		roots, middle := [2]int{r.IntN(ranks), r.IntN(ranks)}, n/3
 		terms, want := make([][]float32, ranks), make([]float32, parts*n)
 		for rank := range terms {
 			terms[rank] = make([]float32, parts*n)
@@ -68,7 +68,9 @@ func testExchanges(t *testing.T, world []Rank) {
 				r.ZeroLongs(all.Slice(parts*n, parts*n+1))
 				r.Upload(x, terms[r.Rank()])
 				r.Upload(shared, terms[r.Rank()][:n])
-				r.Broadcast(shared, root)
+				r.Broadcast(
+					kernels.Broadcast{X: shared.Slice(0, middle), Root: roots[0]},
+					kernels.Broadcast{X: shared.Slice(middle, n), Root: roots[1]})
 				for k := range parts {
 					r.SetFixed(part(k), x.Slice(k*n, k*n+n))
 					r.AllReduce(part(k).Sums)
@@ -87,8 +89,8 @@ func testExchanges(t *testing.T, world []Rank) {
 				if !slices.Equal(sums, want) {
 					return fmt.Errorf("rank %d, step %d: %d values have other sums than they should", r.Rank(), step, n)
 				}
-				if !slices.Equal(got, terms[root][:n]) {
-					return fmt.Errorf("rank %d, step %d: %d values are not those of rank %d", r.Rank(), step, n, root)
+				if !slices.Equal(got, slices.Concat(terms[roots[0]][:middle], terms[roots[1]][middle:n])) {
+					return fmt.Errorf("rank %d, step %d: %d values are not those of ranks %v", r.Rank(), step, n, roots)
 				}
 			}
 			return nil

@@ -67,9 +67,12 @@ func (c *Communicator) AllReduce(x kernels.Longs) {
 }
 
 // Broadcast times the exchange of that name.
-func (c *Communicator) Broadcast(x kernels.Floats, root int) {
-	c.begin(Operation{Name: "Broadcast", Float: true, Bytes: 4 * int64(x.Len())},
-		func() { c.Communicator.Broadcast(x, root) })
+func (c *Communicator) Broadcast(all ...kernels.Broadcast) {
+	o := Operation{Name: "Broadcast", Float: true}
+	for _, b := range all {
+		o.Bytes += 4 * int64(b.X.Len())
+	}
+	c.begin(o, func() { c.Communicator.Broadcast(all...) })
 }
 
 // begin makes an exchange after those that were begun before.

@@ -43,7 +43,7 @@ func TestMeasuresExchanges(t *testing.T) {
 			p.Join()
 			p.StartProfile() // forgets that
 			p.AllReduce(sums)
-			p.Broadcast(x, 1)
+			p.Broadcast(kernels.Broadcast{X: x, Root: 1})
 			p.AllReduce(sums.Slice(0, 1000))
 			p.Join()
 			p.Join()

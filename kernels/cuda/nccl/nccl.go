@@ -28,6 +28,8 @@ static struct {
   Result (*commAbort)(Handle);
   Result (*allReduce)(const void *, void *, size_t, int type, int operation, Handle, Handle stream);
   Result (*broadcast)(const void *, void *, size_t, int type, int root, Handle, Handle stream);
+  Result (*groupStart)(void);
+  Result (*groupEnd)(void);
   const char *(*getErrorString)(Result);
   const char *(*getLastError)(Handle);
 } nccl;
@@ -41,6 +43,8 @@ static const struct { const char *name; void **function; } symbols[] = {
   {"ncclCommAbort", (void **)&nccl.commAbort},
   {"ncclAllReduce", (void **)&nccl.allReduce},
   {"ncclBroadcast", (void **)&nccl.broadcast},
+  {"ncclGroupStart", (void **)&nccl.groupStart},
+  {"ncclGroupEnd", (void **)&nccl.groupEnd},
   {"ncclGetErrorString", (void **)&nccl.getErrorString},
   {"ncclGetLastError", (void **)&nccl.getLastError},
 };
@@ -86,6 +90,8 @@ static Result allReduce(uintptr_t x, size_t n, Handle comm, uintptr_t stream) {
 static Result broadcast(uintptr_t x, size_t n, int root, Handle comm, uintptr_t stream) {
   return nccl.broadcast((void *)x, (void *)x, n, float32Type, root, comm, (Handle)stream);
 }
+static Result groupStart(void) { return nccl.groupStart(); }
+static Result groupEnd(void) { return nccl.groupEnd(); }
 static const char *getErrorString(Result r) { return nccl.getErrorString(r); }
 static const char *getLastError(Handle comm) { return nccl.getLastError(comm); }
 */
@@ -205,6 +211,18 @@ func (c *Comm) AllReduce(x uintptr, n int, stream uintptr) error {
 // Broadcast enqueues on a stream that n float32 at address x become those of rank root.
 func (c *Comm) Broadcast(x uintptr, n, root int, stream uintptr) error {
 	return check(C.broadcast(C.uintptr_t(x), C.size_t(n), C.int(root), c.handle, C.uintptr_t(stream)), c.handle)
+}
+
+// Group has the exchanges that f enqueues go on together. The goroutine has to stay on its thread.
+func Group(f func() error) error {
+	if err := check(C.groupStart(), nil); err != nil {
+		return fmt.Errorf("ncclGroupStart: %w", err)
+	}
+	err := f()
+	if end := check(C.groupEnd(), nil); err == nil && end != nil {
+		return fmt.Errorf("ncclGroupEnd: %w", end)
+	}
+	return err
 }
 
 // AsyncError is why exchanges that were enqueued fail, or nil.

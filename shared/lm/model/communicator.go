@@ -64,12 +64,12 @@ func (m *Model) Share(updates int) error {
 	m.updates = updates
 	for _, x := range []kernels.Floats{s.param, s.m, s.v, s.master} {
 		if x != nil {
-			c.Broadcast(x, 0)
+			c.Broadcast(kernels.Broadcast{X: x, Root: 0})
 		}
 	}
 	if s.flips != nil {
 		m.dev.Upload(s.grad.Slice(0, s.gains), s.flips.countersAsFloats())
-		c.Broadcast(s.grad, 0)
+		c.Broadcast(kernels.Broadcast{X: s.grad, Root: 0})
 	}
 	c.Join()
 	if s.flips != nil {

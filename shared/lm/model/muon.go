@@ -12,38 +12,37 @@ type Muon struct {
 }
 
 // muonParts update the weights that Muon takes and that are not frozen, those of one shape together. Each rank updates
-// its own, and gives them to the others behind the last part.
+// its own, and gives them to the others beside what follows.
 func (m *Model) muonParts(u Update) (parts []part) {
 	s := &m.store
 	type shape struct{ rows, cols int }
 	var shapes []shape
-	own, others := map[shape][]int{}, map[shape][]int{}
+	matrices := map[shape][]int{} // parameters
 	for i, p := range s.list {
 		if !s.takesMuon(i) || s.frozen[i] {
 			continue
 		}
 		of := shape{p.Shape[0], p.Shape[1]}
-		if own[of] == nil && others[of] == nil {
+		if matrices[of] == nil {
 			shapes = append(shapes, of)
 		}
-		if m.updater(i) == m.rank() {
-			own[of] = append(own[of], s.at[i])
-		} else {
-			others[of] = append(others[of], s.at[i])
-		}
+		matrices[of] = append(matrices[of], i)
 	}
 	for _, of := range shapes {
 		update := kernels.Muon{
-			Param: s.param, Grad: s.grad, Momentum: s.m, At: own[of], MomentumAt: others[of], Rows: of.rows, Cols: of.cols,
-			Beta: u.Muon.Beta, Steps: u.Muon.Steps,
+			Param: s.param, Grad: s.grad, Momentum: s.m, Rows: of.rows, Cols: of.cols, Beta: u.Muon.Beta, Steps: u.Muon.Steps,
+		}
+		for _, i := range matrices[of] {
+			if m.updater(i) == m.rank() {
+				update.At = append(update.At, s.at[i])
+			} else {
+				update.MomentumAt = append(update.MomentumAt, s.at[i])
+			}
 		}
 		if u.MaxNorm > 0 {
 			update.SquaredNorm, update.MaxNorm = m.buffers.squaredNorm, u.MaxNorm
 		}
-		parts = append(parts, part{enqueue: func() { m.dev.Muon(update) }})
-	}
-	if len(parts) > 0 && m.options.Communicator != nil {
-		parts[len(parts)-1].exchange = m.shareMuon
+		parts = append(parts, part{func() { m.dev.Muon(update) }, m.exchangeOfMuon(matrices[of])})
 	}
 	return parts
 }
@@ -55,18 +54,17 @@ func (m *Model) updater(i int) int {
 	return (s.at[i] - s.muon) * m.ranks() / (s.gains - s.muon)
 }
 
-// shareMuon gives all ranks the weights that each has updated.
-func (m *Model) shareMuon() {
+// exchangeOfMuon gives all ranks the matrices that each has updated. It is nil where there are no other ranks.
+func (m *Model) exchangeOfMuon(matrices []int) func() {
 	s, c := &m.store, m.options.Communicator
-	for root := range c.Ranks() {
-		from, to := s.gains, s.muon
-		for i, p := range s.list {
-			if s.takesMuon(i) && m.updater(i) == root {
-				from, to = min(from, s.at[i]), max(to, s.at[i]+p.Size())
-			}
+	if c == nil {
+		return nil
+	}
+	return func() {
+		var all []kernels.Broadcast
+		for _, i := range matrices {
+			all = append(all, kernels.Broadcast{X: s.param.Slice(s.at[i], s.at[i]+s.list[i].Size()), Root: m.updater(i)})
 		}
-		if from < to {
-			c.Broadcast(s.param.Slice(from, to), root)
-		}
+		c.Broadcast(all...)
 	}
 }

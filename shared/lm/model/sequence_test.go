@@ -72,9 +72,9 @@ func (g *graphs) AllReduce(x kernels.Longs) {
 	g.Communicator.AllReduce(x)
 }
 
-func (g *graphs) Broadcast(x kernels.Floats, root int) {
+func (g *graphs) Broadcast(all ...kernels.Broadcast) {
 	g.exchange("Broadcast")
-	g.Communicator.Broadcast(x, root)
+	g.Communicator.Broadcast(all...)
 }
 
 func (g *graphs) Join() {
@@ -83,7 +83,7 @@ func (g *graphs) Join() {
 }
 
 // A rank runs programs, as a single device does, and makes exchanges between them: the sums of a layer's gradients begin
-// before the layer below is computed.
+// before the layer below is computed, and what Muon has updated goes to the others before it updates more.
 func TestExchangesLieBetweenPrograms(t *testing.T) {
 	g := &graphs{Device: cpu.New(cpu.Options{}), Communicator: cpu.NewCommunicator(0, 1, nil, nil)}
 	m, err := New(small(), g, Options{FixedSums: true, Muon: true, Communicator: g})
@@ -96,7 +96,8 @@ func TestExchangesLieBetweenPrograms(t *testing.T) {
 	layers := slices.Repeat([]string{"program", "AllReduce"}, m.Config().Layers)
 	want := slices.Concat([]string{"program"}, layers, // a micro-batch, and the last one
 		[]string{"program", "AllReduce", "AllReduce", "Join", "program", // codebook and the rest; sums
-			"program", "Broadcast", "program", "Join", "program"}) // Muon; AdamW; weights are quantized
+			"program", "Broadcast", "program", "Broadcast", "program", "Broadcast", // Muon's matrices of three shapes
+			"program", "Join", "program"}) // AdamW; weights are quantized
 	for step := range uint64(3) { // captured, and again
 		g.log = nil
 		tokens, targets := sequences(m.Config(), 2, step)

@@ -275,13 +275,29 @@ int ncclCommAbort(Comm c) {
   return 0;
 }
 
+// A group's exchanges begin with its end.
+static _Thread_local struct { int open, count; struct { Comm c; Stream s; Exchange e; } all[64]; } group;
+
 static int enqueue(Comm c, Stream s, Exchange e) {
-  if (!s || !e.x || !c || current != (uintptr_t)c->device + 1 || recording[current]) return invalidArgument;
+  if (!s || (!e.x && e.bytes) || !c || current != (uintptr_t)c->device + 1 || recording[current]) return invalidArgument;
+  if (group.open) {
+    if (group.count == 64) return invalidUsage;
+    group.all[group.count].c = c, group.all[group.count].s = s, group.all[group.count++].e = e;
+    return 0;
+  }
   c->stream = s;
   s->enqueued++;
   c->queue[c->enqueued % 1024] = e;
   c->enqueued++;
   return 0;
+}
+
+int ncclGroupStart(void) { return group.open++ ? invalidUsage : injected("ncclGroupStart"); }
+int ncclGroupEnd(void) {
+  int count = group.count;
+  group.open = group.count = 0;
+  for (int i = 0; i < count; i++) enqueue(group.all[i].c, group.all[i].s, group.all[i].e);
+  return injected("ncclGroupEnd");
 }
 
 int ncclAllReduce(const void *from, void *to, size_t n, int type, int operation, Comm c, Stream s) {
