@@ -23,7 +23,8 @@ func HasNCCL() error { return nccl.Load() }
 func NewID() ([]byte, error) { return nccl.NewID() }
 
 // Communicator joins GPUs of one host, each in a process or at least a Device of its own, through NCCL. Exchanges are
-// enqueued on a stream beside the device's.
+// enqueued on a stream beside the device's, whose blocks are first to be given a multiprocessor: each waits for that of
+// another rank and for nothing else, and holds its multiprocessor for as long.
 type Communicator struct {
 	device       *Device
 	rank, ranks  int
@@ -55,7 +56,11 @@ func (d *Device) NewCommunicator(id []byte, rank, ranks int) (*Communicator, err
 }
 
 func (c *Communicator) open(id []byte) (err error) {
-	if c.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
+	_, first, err := cu.StreamPriorityRange()
+	if err == nil {
+		c.stream, err = cu.MakeStreamWithPriority(first, cu.NonBlocking)
+	}
+	if err != nil {
 		return fmt.Errorf("stream of exchanges: %w", err)
 	}
 	for _, e := range []*cu.Event{&c.begin, &c.ended} {

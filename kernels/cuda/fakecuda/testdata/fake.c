@@ -54,6 +54,10 @@ int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t n, Stream s) {
 
 // Streams and events.
 int cuStreamCreate(Stream *s, unsigned flags) { return !(*s = calloc(1, sizeof **s)); }
+int cuCtxGetStreamPriorityRange(int *least, int *first) { *least = 0, *first = -5; return 0; }
+int cuStreamCreateWithPriority(Stream *s, unsigned flags, int priority) {
+  return priority == -5 ? cuStreamCreate(s, flags) : invalidValue;
+}
 int cuStreamDestroy_v2(Stream s) { return 0; }
 int cuStreamSynchronize(Stream s) { return 0; }
 int cuStreamWaitEvent(Stream s, Event e, unsigned flags) { return e->stream ? 0 : invalidValue; }
