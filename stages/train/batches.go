@@ -6,6 +6,7 @@ import (
 
 	"bitnet1/shared/data/dataset"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/stage"
 )
 
 // sequences divides steps into micro-batches: perStep is the course of the number of sequences of seq tokens in a step,
@@ -81,8 +82,9 @@ func (b *batches) step(step int, tokens, targets []int32) (_, _ []int32, err err
 // prefetcher reads the batch of the next step while the device computes the present one.
 type prefetcher struct {
 	*batches
-	steps int        // of the run
-	next  chan batch // nil: none is being read
+	steps int               // of the run
+	tell  func(batch) error // tells the other ranks to take the step of a batch; nil: there are none
+	next  chan batch        // nil: none is being read
 }
 
 type batch struct {
@@ -105,9 +107,18 @@ func (p *prefetcher) of(step int) (tokens, targets []int32, err error) {
 	return b.tokens, b.targets, b.err
 }
 
+// read reads a batch and gives it to the other ranks, which are to have it when their devices are done with the step
+// before.
 func (p *prefetcher) read(step int) batch {
 	tokens, targets, err := p.step(step, nil, nil)
-	return batch{step, tokens, targets, err}
+	b := batch{step, tokens, targets, err}
+	switch {
+	case err != nil:
+		b.err = stage.Permanent(err)
+	case p.tell != nil:
+		b.err = p.tell(b)
+	}
+	return b
 }
 
 // wait returns the batch that is being read, if any. The dataset may be closed after wait.

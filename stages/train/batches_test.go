@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"bitnet1/kernels/cpu"
 	"bitnet1/shared/data/seal"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/trainlog"
 	"bitnet1/shared/measure/measuretest"
 )
@@ -164,10 +166,13 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
-// The batch of the next step is read while the present one is computed, as long as there is a next step.
+// The batch of the next step is read, and the other ranks are told to take it, while the present one is computed, as long
+// as there is a next step.
 func TestNextBatchIsRead(t *testing.T) {
 	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
+	var told []int
 	p := prefetcher{batches: newBatches(data.Train, 5, 16, newRamp(0, 3, 0), start{}), steps: 4}
+	p.tell = func(b batch) error { told = append(told, b.step); return nil }
 	for _, step := range []int{0, 2, 3} { // also where one is left out
 		tokens, targets, err := p.of(step)
 		if err != nil {
@@ -181,8 +186,15 @@ func TestNextBatchIsRead(t *testing.T) {
 		if last := step == 3; last != (next.tokens == nil) || !last && next.step != step+1 {
 			t.Errorf("during step %d the batch of step %d is read: %d tokens", step, next.step, len(next.tokens))
 		}
+		if step == 2 && !slices.Equal(told, []int{0, 1, 2, 3}) {
+			t.Errorf("the ranks were told to take steps %v", told)
+		}
 		p.next = make(chan batch, 1)
 		p.next <- next
+	}
+	p.tell = func(batch) error { return model.ErrAbandoned }
+	if _, _, err := p.of(0); !errors.Is(err, model.ErrAbandoned) {
+		t.Errorf("a rank that was lost gave %v", err)
 	}
 }
 

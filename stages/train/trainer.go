@@ -103,6 +103,7 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], in event.DatasetSea
 		batches:  prefetcher{batches: newBatches(data.Train, p.Seed, c.Seq, perStep, from), steps: p.Steps},
 		bestBits: math.Inf(1),
 	}
+	t.batches.tell = t.tell
 	if err := t.openDevices(); err != nil {
 		t.close()
 		return nil, err
@@ -210,12 +211,12 @@ func (t *trainer) close() {
 	if t.saving != nil {
 		<-t.saving.done
 	}
-	t.batches.wait()
 	if t.log != nil {
 		t.log.close()
 		t.times.close()
 	}
-	t.ranks.close()
+	t.ranks.close() // also where one of them takes no batch any more
+	t.batches.wait()
 	if t.device == nil {
 		return
 	}
@@ -276,19 +277,27 @@ func (t *trainer) checkpointDue() bool {
 	return t.steps > t.savedStep && (t.steps%t.job.Params.CheckpointEvery == 0 || t.steps == t.job.Params.Steps)
 }
 
+// update is how a step changes the parameters.
+func (t *trainer) update(step int) model.Update {
+	u := t.job.Params.update(step)
+	if n := t.lengths.at(step); n < t.config.Seq {
+		u.Seq = n
+	}
+	return u
+}
+
+// tell has the other ranks take a step.
+func (t *trainer) tell(b batch) error {
+	return t.ranks.tell(order{Step: &step{Tokens: b.tokens, Targets: b.targets, Update: t.update(b.step)}})
+}
+
 // step takes one optimizer step, reports it, and logs every LogEvery-th.
 func (t *trainer) step() error {
 	tokens, targets, err := t.batches.of(t.steps)
 	if err != nil {
-		return stage.Permanent(err)
-	}
-	update := t.job.Params.update(t.steps)
-	if n := t.lengths.at(t.steps); n < t.config.Seq {
-		update.Seq = n
-	}
-	if err := t.ranks.tell(order{Step: &step{Tokens: tokens, Targets: targets, Update: update}}); err != nil {
 		return err
 	}
+	update := t.update(t.steps)
 	if err := t.model.Step(tokens, targets, update); err != nil {
 		return err
 	}
