@@ -166,7 +166,7 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
-// The batch of the next step is read, and the other ranks are told to take it, while the present one is computed, as long
+// The batch of the next step is read, and the other ranks are told of it, while the present one is computed, as long
 // as there is a next step.
 func TestNextBatchIsRead(t *testing.T) {
 	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))

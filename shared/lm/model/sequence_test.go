@@ -82,7 +82,7 @@ func (g *graphs) Join() {
 	g.Communicator.Join()
 }
 
-// A rank runs programs, as a single device does, and makes exchanges between them: the sums of a layer's gradients begin
+// A rank runs programs, as a single device does, and makes exchanges between them: the sums of a layer begin
 // before the layer below is computed, and what Muon has updated goes to the others before it updates more.
 func TestExchangesLieBetweenPrograms(t *testing.T) {
 	g := &graphs{Device: cpu.New(cpu.Options{}), Communicator: cpu.NewCommunicator(0, 1, nil, nil)}
