@@ -53,7 +53,7 @@ func rankMain() int {
 
 // listen reads the orders of rank 0. When rank 0 has ended, this process ends at once, whatever it is at.
 func listen(from io.Reader) <-chan order {
-	orders := make(chan order)
+	orders := make(chan order, 8) // those told ahead wait here, two at most, so that the end is read
 	go func() {
 		for in := gob.NewDecoder(from); ; {
 			var o order
