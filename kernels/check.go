@@ -227,7 +227,7 @@ func CheckLinearAdd(out, residual Floats, x Activation, l Linear) error {
 
 // CheckLinearBackward checks LinearBackward.
 func CheckLinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Derivative, x Activation, l Linear,
-	shift KShift, gradBits int) error {
+	shift KShift, gradBits GradBits) error {
 	var c checker
 	rows := c.product(x, l)
 	c.gradients("dx", dx, rows*l.In)
@@ -270,7 +270,7 @@ func CheckCrossEntropy(losses Floats, x Activation, lmHead Linear, targets Ints)
 
 // CheckCrossEntropyBackward checks CrossEntropyBackward.
 func CheckCrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, lmHead Linear, targets Ints,
-	gradBits int) error {
+	gradBits GradBits) error {
 	c := checker{CheckCrossEntropy(losses, x, lmHead, targets)}
 	if c.err == nil {
 		rows := c.activation("x", x, lmHead.In)
@@ -315,9 +315,15 @@ func CheckMuon(u Muon) error {
 }
 
 // CheckGradBits refuses numbers of bits that no device rounds gradients to.
-func CheckGradBits(gradBits int) error {
-	if gradBits != FloatBits && (gradBits < 2 || gradBits > 8) {
-		return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", gradBits, FloatBits)
+func CheckGradBits(gradBits GradBits) error {
+	for _, bits := range []int{gradBits.Input, gradBits.Weight} {
+		if bits != FloatBits && (bits < 2 || bits > 8) {
+			return fmt.Errorf("gradients of %d bits: want 2 to 8, or %d for floats", bits, FloatBits)
+		}
+	}
+	if (gradBits.Input == FloatBits) != (gradBits.Weight == FloatBits) {
+		return fmt.Errorf("gradients of %d bits for inputs and of %d for weights: want %d, floats, for both or neither",
+			gradBits.Input, gradBits.Weight, FloatBits)
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func (c *checker) shift(s KShift, rows, out int) {
 }
 
 // parameters wants the gradients of l's parameters, for rows rows of x and gradients of so many bits.
-func (c *checker) parameters(dl LinearGradient, x Activation, l Linear, rows, gradBits int) {
+func (c *checker) parameters(dl LinearGradient, x Activation, l Linear, rows int, gradBits GradBits) {
 	if (dl.Weight == nil) != (dl.Alpha == nil) {
 		c.refuse("gradients of weights and alpha are wanted together, or neither")
 	}
@@ -169,16 +169,16 @@ func (c *checker) parameters(dl LinearGradient, x Activation, l Linear, rows, gr
 		c.refuse("%w", err)
 		return
 	}
-	if gradBits == FloatBits || c.err != nil {
+	if !gradBits.Rounded() || c.err != nil {
 		return
 	}
-	if err := CheckSums(l.Out, "channels", gradBits, l.Quantized.Quantization()); err != nil {
+	if err := CheckSums(l.Out, "channels", gradBits.Input, l.Quantized.Quantization()); err != nil {
 		c.refuse("%w", err)
 	}
 	if dl.Weight == nil || x.Planes == nil {
 		return
 	}
-	if err := CheckSums(rows, "rows", gradBits, x.Planes.Quantization()); err != nil {
+	if err := CheckSums(rows, "rows", gradBits.Weight, x.Planes.Quantization()); err != nil {
 		c.refuse("%w: use a smaller micro-batch", err)
 	}
 }

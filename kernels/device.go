@@ -71,6 +71,16 @@ type Linear struct {
 // Alpha are both set or both nil: they come from one product, which is not computed when they are nil.
 type LinearGradient struct{ Weight, Alpha, Theta Floats }
 
+// GradBits are the bits of the integers to which a linear's gradients are rounded before they are multiplied: both 2 to
+// 8, or both FloatBits, where they stay floats.
+type GradBits struct {
+	Input  int // for dx
+	Weight int // for the gradients of weights and alpha
+}
+
+// Rounded says whether the gradients become integers.
+func (g GradBits) Rounded() bool { return g.Input != FloatBits }
+
 // RMSNorm is gain * x / rms(x) with rms(x) = sqrt(mean(x²) + Eps), row by row (Zhang and Sennrich 2019), and then a
 // rotation. A row has as many values as Gain.
 type RMSNorm struct {
@@ -285,9 +295,9 @@ type Device interface {
 	// LinearBackward takes dy, the gradient of a linear's output or, with a derivative, of what LinearQuantize made of the
 	// output: dy times Factors is one float32 product. It overwrites dx, rows × In, with the gradient of x, and adds to
 	// the gradients of the parameters. The latent weight receives the gradient of the effective weight. dy is not
-	// changed. gradBits is 2 to 8 or FloatBits.
+	// changed.
 	LinearBackward(dx Floats, dl LinearGradient, dy Floats, derivative Derivative, x Activation, l Linear,
-		shift KShift, gradBits int)
+		shift KShift, gradBits GradBits)
 
 	// Attend reads values. Queries, keys, values and out, which receives the attention output, are rows × Heads*HeadDim:
 	// keys of Sign, the others of Sign or MidRise, out of no more bits than values. pointers receives the positions of the
@@ -307,7 +317,8 @@ type Device interface {
 	CrossEntropy(losses Floats, x Activation, lmHead Linear, targets Ints)
 	// CrossEntropyBackward writes the losses, too. Like LinearBackward, it overwrites dx and adds to the gradients of
 	// lmHead's parameters: the gradients of GradScale * Σ losses.
-	CrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, lmHead Linear, targets Ints, gradBits int)
+	CrossEntropyBackward(losses, dx Floats, dl LinearGradient, x Activation, lmHead Linear, targets Ints,
+		gradBits GradBits)
 
 	// AdamW makes one update.
 	AdamW(a Adam)

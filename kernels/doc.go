@@ -36,15 +36,16 @@
 // computes what it would have written as float32 and rounds it. An operation that reads bfloat16 reads the rounded
 // values.
 //
-// Where a linear multiplies gradients, gradBits says with what: FloatBits keeps floats, and 2 to 8 rounds the gradients
+// Where a linear multiplies gradients, GradBits says with what: FloatBits keeps floats, and 2 to 8 rounds the gradients
 // to integers of so many bits, at random but without bias. The products then are exact integers, which must be equal on
-// every device if the floats are. Let n = 2^(gradBits-1) - 1, and let g be the gradient of the plain product y: with
-// the derivative applied and K-shift undone. g is rounded twice:
+// every device if the floats are. Let g be the gradient of the plain product y: with the derivative applied and K-shift
+// undone. g is rounded twice, with an n of its own each time:
 //
 //	for dx:      v = alpha_c * g   a scale for each row,     max_c |v| / n   dx = scale_t * Σ_c q * Q(W_c)
 //	for weights: v = g             a scale for each channel, max_t |v| / n   dWeight_c += alpha_c * scale_c * Σ_t q * x_t
 //
 //	q = floor(v * inverse + r)       inverse = n / max * (1 - 2^-22), or 0 where max < 1e-30
+//	n = 2^(bits-1) - 1               bits = GradBits.Input for dx, GradBits.Weight for weights
 //
 // alpha_c * g, max / n, n / max, the product with 1 - 2^-22, and v * inverse are one float32 operation each, rounded to
 // nearest and never fused. The factor 1 - 2^-22 keeps |v * inverse| <= n. The sum v * inverse + r is not rounded before

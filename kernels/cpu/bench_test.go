@@ -77,7 +77,8 @@ func BenchmarkLinearBackward(b *testing.B) {
 				dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
 				dx, dy := make(floats, rows*in), normals(random(1), rows*out)
 				for b.Loop() {
-					d.LinearBackward(dx, dl, dy, kernels.Derivative{}, kernels.Activation{Planes: x}, l, kernels.KShift{}, gradBits)
+					d.LinearBackward(dx, dl, dy, kernels.Derivative{}, kernels.Activation{Planes: x}, l, kernels.KShift{},
+						kernels.GradBits{Input: gradBits, Weight: gradBits})
 				}
 				b.ReportMetric(4*rows*in*out*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gop/s")
 			})

@@ -92,7 +92,7 @@ func TestLinearBackward(t *testing.T) {
 		dx := make(floats, rows*in)
 		dl := kernels.LinearGradient{Weight: make(floats, out*in), Alpha: make(floats, out), Theta: make(floats, out)}
 		d.LinearBackward(dx, dl, dy, kernels.Derivative{Mask: pass}, kernels.Activation{Floats: x}, l, shift,
-			kernels.FloatBits)
+			floatGradients)
 		if err := d.Sync(); err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +300,7 @@ func TestCrossEntropyIgnoresTargets(t *testing.T) {
 	losses, alone, dx := make(floats, 2), make(floats, 2), ones(2)
 	x := kernels.Activation{Floats: ones(2)} // logits 1, 2, 3
 	d.CrossEntropy(alone, x, head, ints{-1, 2})
-	d.CrossEntropyBackward(losses, dx, dl, x, head, ints{-1, 2}, kernels.FloatBits)
+	d.CrossEntropyBackward(losses, dx, dl, x, head, ints{-1, 2}, floatGradients)
 	if err := d.Sync(); err != nil {
 		t.Fatal(err)
 	}

@@ -10,25 +10,29 @@ import (
 	"bitnet1/kernels"
 )
 
+var floatGradients = kernels.GradBits{Input: kernels.FloatBits, Weight: kernels.FloatBits}
+
 // backwardCase is one LinearBackward of random shape.
 type backwardCase struct {
-	rows, in, out, streamBits, gradBits int
-	shift                               kernels.KShift
-	masked, mixed                       bool
-	scalars                             kernels.Scalars
-	linear                              kernels.Linear
-	x                                   *planes
-	levels                              []int // behind x
-	dy                                  floats
-	pass                                kernels.Planes
-	set                                 []int // > 0 where pass is set
+	rows, in, out, streamBits int
+	gradBits                  kernels.GradBits
+	shift                     kernels.KShift
+	masked, mixed             bool
+	scalars                   kernels.Scalars
+	linear                    kernels.Linear
+	x                         *planes
+	levels                    []int // behind x
+	dy                        floats
+	pass                      kernels.Planes
+	set                       []int // > 0 where pass is set
 }
 
 func randomBackward(t *testing.T, d *Device, r *rand.Rand) *backwardCase {
 	seq := 1 + r.IntN(20)
 	c := &backwardCase{
 		rows: seq * (1 + r.IntN(6)), in: 1 + r.IntN(200), out: 1 + r.IntN(150),
-		streamBits: 1 + r.IntN(8), gradBits: 2 + r.IntN(7), masked: r.IntN(2) == 0, mixed: r.IntN(5) == 0,
+		streamBits: 1 + r.IntN(8), gradBits: kernels.GradBits{Input: 2 + r.IntN(7), Weight: 2 + r.IntN(7)},
+		masked: r.IntN(2) == 0, mixed: r.IntN(5) == 0,
 		scalars: kernels.Scalars{Seed: r.Uint64(), Step: r.Uint64(), Micro: r.Uint32() >> 16, Mix: 0.3},
 	}
 	if r.IntN(2) == 0 {
@@ -61,7 +65,7 @@ func randomBackward(t *testing.T, d *Device, r *rand.Rand) *backwardCase {
 }
 
 func (c *backwardCase) String() string {
-	return fmt.Sprintf("%d rows, %d to %d, stream %d, gradients %d, shift %+v, masked %v, mixed %v",
+	return fmt.Sprintf("%d rows, %d to %d, stream %d, gradients %v, shift %+v, masked %v, mixed %v",
 		c.rows, c.in, c.out, c.streamBits, c.gradBits, c.shift, c.masked, c.mixed)
 }
 
@@ -138,8 +142,8 @@ func TestRoundingIsUnbiased(t *testing.T) {
 	d, r := New(Options{}), random(13)
 	c := randomBackward(t, d, r)
 	c.mixed, c.linear.Mixed = false, nil
-	for _, bits := range []int{2, 4, 8} {
-		c.gradBits = kernels.FloatBits
+	for _, bits := range []kernels.GradBits{{Input: 2, Weight: 2}, {Input: 4, Weight: 8}, {Input: 8, Weight: 4}} {
+		c.gradBits = floatGradients
 		wantX, want := c.run(t, d)
 		c.gradBits = bits
 		const steps = 400
@@ -154,7 +158,6 @@ func TestRoundingIsUnbiased(t *testing.T) {
 				w[i] += float64(v) / steps
 			}
 		}
-		n := float64(int(1)<<(bits-1) - 1)
 		g, alpha := c.plain(), values(c.linear.Alpha)
 		v := make([]float32, len(g))
 		for i := range g {
@@ -162,7 +165,7 @@ func TestRoundingIsUnbiased(t *testing.T) {
 		}
 		inRow := largestBy(v, func(i int) int { return i / c.out })
 		for i, mean := range x {
-			allowed := 6 * 0.5 * float64(inRow[i/c.in*c.out]) / n * math.Sqrt(float64(c.out)/steps)
+			allowed := 6 * 0.5 * float64(inRow[i/c.in*c.out]/largest(bits.Input)) * math.Sqrt(float64(c.out)/steps)
 			if math.Abs(mean-float64(wantX[i])) > allowed+1e-4 {
 				t.Fatalf("%v: dx %d is %v on average, want %v ± %v", c, i, mean, wantX[i], allowed)
 			}
@@ -170,7 +173,8 @@ func TestRoundingIsUnbiased(t *testing.T) {
 		inChannel := largestBy(g, func(i int) int { return i % c.out })
 		for i, mean := range w {
 			o := i / c.in
-			allowed := 6 * 0.5 * float64(inChannel[o]*magnitude(alpha[o])) / n * 2.5 * math.Sqrt(float64(c.rows)/steps)
+			unit := float64(inChannel[o] * magnitude(alpha[o]) / largest(bits.Weight))
+			allowed := 6 * 0.5 * unit * 2.5 * math.Sqrt(float64(c.rows)/steps)
 			if math.Abs(mean-float64(values(want.Weight)[i])) > allowed+1e-4 {
 				t.Fatalf("%v: weight %d is %v on average, want %v ± %v", c, i, mean, values(want.Weight)[i], allowed)
 			}
@@ -183,7 +187,7 @@ func TestHeadInParts(t *testing.T) {
 	r := random(14)
 	const rows, in, out = 23, 70, 150
 	for _, streamBits := range []int{1, 4} {
-		for _, gradBits := range []int{3, 8} {
+		for _, gradBits := range []kernels.GradBits{{Input: 3, Weight: 3}, {Input: 8, Weight: 8}, {Input: 4, Weight: 8}} {
 			whole := New(Options{Workers: 2})
 			whole.SetScalars(kernels.Scalars{GradScale: 0.1, Step: 3})
 			head := kernels.Linear{In: in, Out: out, Weight: normals(r, out*in), Alpha: normals(r, out), Theta: normals(r, out)}
@@ -212,7 +216,7 @@ func TestHeadInParts(t *testing.T) {
 				parts := New(Options{Workers: 3})
 				parts.logitsAtOnce = logits
 				if !slices.Equal(run(parts), want) {
-					t.Errorf("stream %d, gradients %d: %d logits at a time give other gradients", streamBits, gradBits, logits)
+					t.Errorf("stream %d, gradients %v: %d logits at a time give other gradients", streamBits, gradBits, logits)
 				}
 			}
 		}

@@ -9,7 +9,8 @@ import (
 
 // LinearBackward computes the gradients of a linear's input and parameters from the gradient of its output.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
-	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
+	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift,
+	gradBits kernels.GradBits) {
 	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, derivative, x, l, shift, gradBits), func() {
 		rows := x.Rows(l.In)
 		g := &gradient{output: anyFloatsOf(dy), factors: anyFloatsOf(derivative.Factors), stride: l.Out, shift: shift,
@@ -34,14 +35,13 @@ func ofProducts(dl *kernels.LinearGradient) *kernels.LinearGradient {
 // alpha in the channels of g. dx or dl may be nil. With p = gᵀ·x, the gradient of the latent weight is alpha * p and
 // that of alpha is Σ w * p. Both need p alone, so the forward pass keeps no products.
 func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient, g *gradient, x kernels.Activation,
-	l kernels.Linear, gradBits int) {
-	rounded := gradBits != kernels.FloatBits
+	l kernels.Linear, gradBits kernels.GradBits) {
 	var byRow func(from, to int, q roundedGradient, s *scratch)
 	var byChannel *roundedGradient
-	if dx != nil && rounded && l.Mixed == nil {
-		byRow = d.inputGradient(dx, l, gradBits)
+	if dx != nil && gradBits.Rounded() && l.Mixed == nil {
+		byRow = d.inputGradient(dx, l, gradBits.Input)
 	}
-	if dl != nil && rounded && x.Planes != nil {
+	if dl != nil && gradBits.Rounded() && x.Planes != nil {
 		byChannel = new(roundedGradient)
 	}
 	if byRow != nil || byChannel != nil {
@@ -59,7 +59,7 @@ func (d *Device) productGradients(dx kernels.Floats, dl *kernels.LinearGradient,
 	}
 	switch {
 	case byChannel != nil:
-		d.weightGradient(*dl, *byChannel, g, x.Planes.(*planes), l, gradBits)
+		d.weightGradient(*dl, *byChannel, g, x.Planes.(*planes), l, gradBits.Weight)
 	case dl != nil:
 		d.floatWeightGradient(*dl, g, x, l)
 	}

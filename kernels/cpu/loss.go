@@ -36,13 +36,13 @@ func (h *lmHeadPass) spans() (all [][2]int) {
 
 // CrossEntropyBackward computes losses and the gradients that follow from them.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
-	lmHead kernels.Linear, targets kernels.Ints, gradBits int) {
+	lmHead kernels.Linear, targets kernels.Ints, gradBits kernels.GradBits) {
 	d.run("CrossEntropyBackward", kernels.CheckCrossEntropyBackward(losses, dx, dl, x, lmHead, targets, gradBits), func() {
 		h := d.newLMHeadPass(losses, x, lmHead, targets)
 		// Integers of a channel have one scale for all rows. If the logits of all rows do not fit at once, those of all rows
 		// and some channels are computed again.
 		weights := ofProducts(&dl)
-		byChannel := weights != nil && gradBits != kernels.FloatBits && x.Planes != nil
+		byChannel := weights != nil && gradBits.Rounded() && x.Planes != nil
 		whole := h.rows*lmHead.Out <= d.logitsAtOnce
 		h.rowParts(0, h.rows, func(from, to int, logits floats) {
 			h.losses(from, to, logits)

@@ -10,31 +10,34 @@ import (
 
 // rounding rounds the gradients of one linear to integers, as the package kernels defines.
 type rounding struct {
-	limit   float32   // largest integer
-	key     [2]uint32 // of Philox
-	groups  int       // Philox blocks per row, one for 8 channels
-	counter [4]uint32 // of the first block
+	ofRows, ofChannels float32   // largest integers
+	key                [2]uint32 // of Philox
+	groups             int       // Philox blocks per row, one for 8 channels
+	counter            [4]uint32 // of the first block
 }
 
-func (d *Device) rounding(l kernels.Linear, gradBits int) rounding {
+func (d *Device) rounding(l kernels.Linear, gradBits kernels.GradBits) rounding {
 	s := d.scalars
 	return rounding{
-		limit:   float32(int(1)<<(gradBits-1) - 1),
+		ofRows: largest(gradBits.Input), ofChannels: largest(gradBits.Weight),
 		key:     philox.Key(s.Seed ^ kernels.RoundingSeed),
 		groups:  (l.Out + 7) / 8,
 		counter: [4]uint32{0, uint32(l.ID) | s.Micro<<16, uint32(s.Step), uint32(s.Step >> 32)},
 	}
 }
 
-// scale returns the value of one integer step, and its inverse, for values of the given largest absolute value. If that
-// is not finite, the unit is NaN, and so are all products with it.
-func (r rounding) scale(absMax float32) (unit, inverse float32) {
+// largest is the largest integer that gradients of so many bits become; the smallest is as far from 0.
+func largest(bits int) float32 { return float32(int(1)<<(bits-1) - 1) }
+
+// scale returns the value of one integer step, and its inverse, for values of the given largest absolute value and
+// integers of at most limit. If that value is not finite, the unit is NaN, and so are all products with it.
+func scale(absMax, limit float32) (unit, inverse float32) {
 	if absMax-absMax != 0 {
 		return absMax - absMax, 0
 	}
-	unit = absMax / r.limit
+	unit = absMax / limit
 	if absMax >= 1e-30 {
-		inverse = float32(r.limit/absMax) * (1 - 1./(1<<22))
+		inverse = float32(limit/absMax) * (1 - 1./(1<<22))
 	}
 	return unit, inverse
 }
@@ -98,10 +101,11 @@ func (d *Device) round(r rounding, g *gradient, alpha []float32,
 	var inverse []float32 // of the channels' scales
 	if byChannel != nil {
 		stride := oddStride(g.rows)
-		*byChannel = r.rounded(d.shared.roundedChannels.take(out*stride), stride, d.shared.channelUnits.take(out))
+		*byChannel = rounded(d.shared.roundedChannels.take(out*stride), stride, d.shared.channelUnits.take(out),
+			r.ofChannels)
 		inverse = d.shared.channelInverses.take(out)
 		for c, absMax := range g.absMaxima {
-			byChannel.units[c], inverse[c] = r.scale(absMax)
+			byChannel.units[c], inverse[c] = scale(absMax, r.ofChannels)
 		}
 	}
 	// Two times 32 rows are a cache line of byChannel, which so has one writer.
@@ -116,20 +120,21 @@ func (d *Device) round(r rounding, g *gradient, alpha []float32,
 func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, from int,
 	byRow func(from, to int, q roundedGradient, s *scratch), byChannel *roundedGradient, s *scratch) {
 	out, to := g.to-g.from, min(from+rowsPerRounding, g.rows)
-	rows := r.rounded(s.roundedRows.take(rowsPerRounding*padded(out)), padded(out), s.rowUnits.take(rowsPerRounding))
+	rows := rounded(s.roundedRows.take(rowsPerRounding*padded(out)), padded(out), s.rowUnits.take(rowsPerRounding),
+		r.ofRows)
 	block := s.roundedColumns.take(rowsPerRounding * out)
 	for t := from; t < to; t++ {
 		row, random := g.plain(d, s, t), r.randomNumbers(d, s, g, t)
 		var ofRow float32
 		if byRow != nil {
-			rows.units[t-from], ofRow = r.scale(d.absMaxProduct(row, alpha))
+			rows.units[t-from], ofRow = scale(d.absMaxProduct(row, alpha), r.ofRows)
 		}
 		if byChannel != nil {
-			d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.limit)
+			d.roundColumns(block[(t-from)*out:][:out], row, inverse, random, r.ofChannels)
 		}
 		if byRow != nil { // only now: the scale has been computed meanwhile
 			dst := rows.values.row(t - from)
-			d.roundRow(dst[:out], row, alpha, ofRow, random, r.limit)
+			d.roundRow(dst[:out], row, alpha, ofRow, random, r.ofRows)
 			clear(dst[out:])
 		}
 	}
@@ -145,8 +150,8 @@ func (d *Device) roundRows(r rounding, g *gradient, alpha, inverse []float32, fr
 	}
 }
 
-func (r rounding) rounded(values []int8, stride int, units []float32) roundedGradient {
-	return roundedGradient{values: int8Matrix{values: values, stride: stride, bound: int(r.limit)}, units: units}
+func rounded(values []int8, stride int, units []float32, limit float32) roundedGradient {
+	return roundedGradient{values: int8Matrix{values: values, stride: stride, bound: int(limit)}, units: units}
 }
 
 // roundRowGo writes floor(alpha*gradient*inverse + r). The random number r of value i has random[i] as its upper 16

@@ -35,7 +35,8 @@ func (g *gradient[S]) parts(f func(from, to int, source S) error) error {
 
 // LinearBackward turns the gradient of a linear's output into those of its input and its parameters.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
-	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, s kernels.KShift, gradBits int) {
+	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, s kernels.KShift,
+	gradBits kernels.GradBits) {
 	d.run("LinearBackward", kernels.CheckLinearBackward(dx, dl, dy, derivative, x, l, s, gradBits), func() error {
 		rows := x.Rows(l.In)
 		from := gradientsOf(dy, rows*l.Out)
@@ -80,11 +81,11 @@ func (d *Device) factored(dy, factors gradients, n int) (gradients, error) {
 
 // linearBackward is LinearBackward for any gradient.
 func linearBackward[S any](d *Device, dx kernels.Floats, dl kernels.LinearGradient, g gradient[S],
-	x kernels.Activation, l kernels.Linear, gradBits int) error {
+	x kernels.Activation, l kernels.Linear, gradBits kernels.GradBits) error {
 	b := backward[S]{Device: d, gradient: g, l: l, x: x, bits: gradBits, to: gradientsOf(dx, g.rows*l.In),
 		alpha: float32s(l.Alpha, l.Out), dWeight: float32s(dl.Weight, l.In*l.Out), dAlpha: float32s(dl.Alpha, l.Out)}
-	b.rowsRounded = gradBits != kernels.FloatBits && l.Mixed == nil
-	b.columnsRounded = dl.Weight != nil && gradBits != kernels.FloatBits && x.Floats == nil
+	b.rowsRounded = gradBits.Rounded() && l.Mixed == nil
+	b.columnsRounded = dl.Weight != nil && gradBits.Rounded() && x.Floats == nil
 	b.columnsFloat = dl.Weight != nil && !b.columnsRounded
 	b.asBytes = b.columnsRounded && d.hopper && x.Planes.(*planes).bits > 1
 	if err := b.fork(b.operands); err != nil {
@@ -123,7 +124,7 @@ type backward[S any] struct {
 	gradient[S]
 	l                             kernels.Linear
 	x                             kernels.Activation
-	bits                          int
+	bits                          kernels.GradBits
 	to                            gradients // dx
 	alpha, dWeight, dAlpha        cu.DevicePtr
 	rowsRounded, columnsRounded   bool
@@ -143,7 +144,20 @@ func (b *backward[S]) allBytes() bool {
 	return b.asBytes && b.rowsRounded && b.l.Quantized.Quantization().Planes() > 1
 }
 
-func (b *backward[S]) levels() float32 { return float32(int(1)<<(b.bits-1) - 1) }
+// gradientLevels is the largest integer of so many bits.
+func gradientLevels(bits int) float32 { return float32(encodingOfGradients(bits).largest) }
+
+// planeBits is the number of planes of the rounded gradients, by row or by channel, that has more of them. Bytes are no
+// planes.
+func (b *backward[S]) planeBits() (most int) {
+	if b.rowsRounded && !b.allBytes() {
+		most = b.bits.Input
+	}
+	if b.columnsRounded && !b.asBytes {
+		most = max(most, b.bits.Weight)
+	}
+	return most
+}
 
 // operands transposes the other sides of the products with rounded gradients. They do not depend on the gradients.
 func (b *backward[S]) operands() (err error) {
@@ -211,7 +225,9 @@ func (b *backward[S]) maxima(dTheta cu.DevicePtr) (err error) {
 		return err
 	}
 	if n := b.rows + b.width; b.allScales != 0 {
-		if err := b.launch(grid(ceilDiv(n, 256))).gradScales(b.allScales, n, b.levels(), b.allInverses); err != nil {
+		err := b.launch(grid(ceilDiv(n, 256))).gradScales(b.allScales, b.rows, n, gradientLevels(b.bits.Input),
+			gradientLevels(b.bits.Weight), b.allInverses)
+		if err != nil {
 			return err
 		}
 	}
@@ -254,39 +270,43 @@ func (d *Device) addColumns(dst, partial cu.DevicePtr, rows, columns int, sign f
 
 // round packs the rounded gradients: as bytes for weights whose inputs have several planes on Hopper, else as planes.
 func (b *backward[S]) round() (err error) {
-	rounded := func(name string, p planes) (*planes, error) {
-		p.encoding, p.signed = encodingOfGradients(b.bits), true
+	rounded := func(name string, p planes, bits int) (*planes, error) {
+		p.bits, p.encoding, p.signed = bits, encodingOfGradients(bits), true
+		if p.bytes {
+			p.bits = 1
+		}
 		return p.scratch(b.Device, name)
 	}
 	if b.rowsRounded {
-		p, name := planes{rows: b.rows, cols: roundUp(b.width, 256), bits: b.bits}, "gradients by row"
+		p, name := planes{rows: b.rows, cols: roundUp(b.width, 256)}, "gradients by row"
 		p.popcounts = b.rowPopcounts
 		if b.allBytes() {
-			p.bits, p.bytes, name = 1, true, "gradients by row as bytes"
+			p.bytes, name = true, "gradients by row as bytes"
 		}
-		if b.rowPlanes, err = rounded(name, p); err != nil {
+		if b.rowPlanes, err = rounded(name, p, b.bits.Input); err != nil {
 			return err
 		}
 	}
 	if b.columnsRounded {
-		p, name := planes{rows: b.width, cols: b.rows, bits: b.bits, popcounts: b.columnPopcounts}, "gradients by channel"
+		p, name := planes{rows: b.width, cols: b.rows, popcounts: b.columnPopcounts}, "gradients by channel"
 		if b.asBytes {
-			p.bits, p.bytes, name = 1, true, "gradients by channel as bytes"
+			p.bytes, name = true, "gradients by channel as bytes"
 		}
-		if b.columns, err = rounded(name, p); err != nil {
+		if b.columns, err = rounded(name, p, b.bits.Weight); err != nil {
 			return err
 		}
 	}
-	kernel := either(b.bits > 4, b.kernels.gradRoundPlanes8, b.kernels.gradRoundPlanes4)
+	kernel := either(b.planeBits() > 4, b.kernels.gradRoundPlanes8, b.kernels.gradRoundPlanes4)
 	if b.asBytes {
-		kernel = either(b.bits > 4, b.kernels.gradRoundBytes8, b.kernels.gradRoundBytes4)
+		kernel = either(b.planeBits() > 4, b.kernels.gradRoundBytes8, b.kernels.gradRoundBytes4)
 	}
 	if b.allBytes() {
 		kernel = b.kernels.gradRoundAllBytes
 	}
 	return b.parts(func(from, to int, source S) error {
-		r := rounding{rows: int32(to - from), width: int32(b.width), bits: int32(b.bits), row0: int32(from),
-			alpha: b.alpha, columnInverse: b.columnInverse, id: uint32(b.l.ID), scalars: b.memory.scalars}
+		r := rounding{rows: int32(to - from), width: int32(b.width), rowBits: int32(b.bits.Input), row0: int32(from),
+			alpha: b.alpha, columnBits: int32(b.bits.Weight), columnInverse: b.columnInverse, id: uint32(b.l.ID),
+			scalars: b.memory.scalars}
 		if p := b.rowPlanes; p != nil {
 			r.rowInverse = b.rowInverse + cu.DevicePtr(4*from)
 			r.rowPlanes, r.rowPopcounts = p.data+cu.DevicePtr(from*p.rowBytes()), p.popcounts+cu.DevicePtr(4*from)

@@ -658,7 +658,7 @@ var _ [40]byte = [unsafe.Sizeof(quantized{})]byte{}
 type rounding struct {
 	rows          int32 // row0: what counts as the first row's number
 	width         int32 // row0: what counts as the first row's number
-	bits          int32 // row0: what counts as the first row's number
+	rowBits       int32 // row0: what counts as the first row's number
 	row0          int32 // row0: what counts as the first row's number
 	alpha         cu.DevicePtr
 	rowInverse    cu.DevicePtr
@@ -670,6 +670,7 @@ type rounding struct {
 	rowPlaneWords int64
 	rowWords      int32
 	// For the weights, channels x rows, as planes whose bits are in the same order, or as bytes; from these rows on.
+	columnBits       int32 // of planes
 	columnStride     int32 // of a channel: in words of planes, or in bytes
 	columnLeft       int32 // of a channel: in words of planes, or in bytes
 	columns          cu.DevicePtr
@@ -1273,8 +1274,8 @@ func (l launch) gemmWgmmaMidRise(mapA, mapB driver.TensorMap, product product, e
 
 // ---- gradient.cu ----
 
-func (l launch) gradScales(maxima cu.DevicePtr, n int, levels float32, inverse cu.DevicePtr) error {
-	return l.queue("grad_scales", argument(maxima), argument(int32Of(n)), argument(levels), argument(inverse))
+func (l launch) gradScales(maxima cu.DevicePtr, rows, n int, rowLevels, columnLevels float32, inverse cu.DevicePtr) error {
+	return l.queue("grad_scales", argument(maxima), argument(int32Of(rows)), argument(int32Of(n)), argument(rowLevels), argument(columnLevels), argument(inverse))
 }
 
 func (l launch) gradMaxDenseFloat32(source denseGradient, rows, width int, alpha, rowMax, columnMax, theta cu.DevicePtr) error {

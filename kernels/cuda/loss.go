@@ -59,10 +59,10 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, l ker
 
 // CrossEntropyBackward computes losses and the gradients that follow from them.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
-	l kernels.Linear, targets kernels.Ints, gradBits int) {
+	l kernels.Linear, targets kernels.Ints, gradBits kernels.GradBits) {
 	refusal := kernels.CheckCrossEntropyBackward(losses, dx, dl, x, l, targets, gradBits)
 	d.run("CrossEntropyBackward", refusal, func() error {
-		h, err := d.newLMHead(losses, x, l, targets, gradBits == kernels.FloatBits || l.Mixed != nil || x.Floats != nil)
+		h, err := d.newLMHead(losses, x, l, targets, !gradBits.Rounded() || l.Mixed != nil || x.Floats != nil)
 		if err != nil {
 			return err
 		}

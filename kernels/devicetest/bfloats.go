@@ -94,13 +94,17 @@ func bitsOf(x []float32) []uint32 {
 // writes bfloat16, it rounds what it writes as float32.
 func testBFloatGradients(b *bench) {
 	for i, c := range []struct {
-		rows, in, out, bits, grad int
-		mix                       float64
+		rows, in, out, bits int
+		grad                kernels.GradBits
+		mix                 float64
 	}{
-		{256, 512, 256, 4, 4, 1}, {300, 256, 520, 1, 4, 1}, {60, 37, 29, 1, 4, 1}, {513, 70, 65, 8, 8, 1},
-		{140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5},
-		{90, 41, 53, 4, 16, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
-		{b.size(300), 4 * b.size(100), 4 * b.size(100), 4, 4, 1},
+		{256, 512, 256, 4, roundedTo(4, 4), 1}, {256, 512, 256, 4, roundedTo(4, 8), 1},
+		{256, 256, 512, 1, roundedTo(3, 8), 1}, {300, 256, 520, 1, roundedTo(4, 4), 1},
+		{60, 37, 29, 1, roundedTo(4, 4), 1}, {513, 70, 65, 8, roundedTo(8, 8), 1},
+		{140, 64, 64, 16, roundedTo(4, 4), 1}, {75, 50, 60, 4, roundedTo(4, 4), 0.5},
+		{90, 41, 53, 4, floatGradients, 1},
+		{b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), roundedTo(2+b.r.IntN(7), 2+b.r.IntN(7)), 1},
+		{b.size(300), 4 * b.size(100), 4 * b.size(100), 4, roundedTo(4, 4), 1},
 	} {
 		input := b.inputOf(c.bits)
 		l, x := b.newLinearOf(c.in, c.out, c.mix, b.weightOf()), b.activationOf(c.rows, c.in, input)
@@ -114,7 +118,7 @@ func testBFloatGradients(b *bench) {
 			targets[i] = int32(b.r.IntN(c.out))
 		}
 		b.d.SetScalars(kernels.Scalars{Seed: b.r.Uint64(), Step: 3, Mix: c.mix, GradScale: 1e-3})
-		what := fmt.Sprintf("%d rows of %v, %v, shift %+v, derivative %d, gradients of %d bits", c.rows, input, l, shift,
+		what := fmt.Sprintf("%d rows of %v, %v, shift %+v, derivative %d, gradients of %v bits", c.rows, input, l, shift,
 			i%4, c.grad)
 		empty := func() kernels.LinearGradient {
 			return kernels.LinearGradient{Weight: b.floats(make([]float32, c.in*c.out)),

@@ -74,7 +74,7 @@ func testUnusedScale(b *bench) {
 	dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)),
 		Theta: b.floats(make([]float32, out))}
 	b.d.LinearBackward(b.poisoned(rows*in), dl, b.floats(b.normals(rows*out)), passes, kernels.Activation{Planes: x}, l,
-		kernels.KShift{}, kernels.FloatBits)
+		kernels.KShift{}, floatGradients)
 	for o, v := range b.download(dl.Alpha) {
 		if !(math.Abs(float64(v)) <= 1e-12) {
 			b.t.Errorf("channel %d: the scale of products that are zero has gradient %g", o, v)

@@ -116,9 +116,20 @@ type rounded struct {
 	rowScale, columnScale []float32
 }
 
+// floatGradients are multiplied as they are.
+var floatGradients = roundedTo(kernels.FloatBits, kernels.FloatBits)
+
+// roundedTo is gradients of so many bits for dx, and of so many for weights.
+func roundedTo(input, weight int) kernels.GradBits {
+	return kernels.GradBits{Input: input, Weight: weight}
+}
+
+// largestInteger is n of the contract.
+func largestInteger(bits int) float32 { return float32(int(1)<<(bits-1) - 1) }
+
 // round follows the contract of package kernels word by word. g is rows × out.
-func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars) rounded {
-	n := float32(int(1)<<(bits-1) - 1)
+func round(g, alpha []float32, rows, out int, grad kernels.GradBits, id uint16, s kernels.Scalars) rounded {
+	forRows, forColumns := largestInteger(grad.Input), largestInteger(grad.Weight)
 	v := rounded{make([]float64, rows*out), make([]float64, rows*out), make([]float32, rows), make([]float32, out)}
 	rowMax, columnMax := make([]float32, rows), make([]float32, out)
 	for i, x := range g {
@@ -126,7 +137,7 @@ func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars
 		rowMax[t] = max(rowMax[t], float32(math.Abs(float64(float32(alpha[c]*x)))))
 		columnMax[c] = max(columnMax[c], float32(math.Abs(float64(x))))
 	}
-	inverse := func(most float32) float32 {
+	inverse := func(most, n float32) float32 {
 		if most < 1e-30 {
 			return 0
 		}
@@ -135,14 +146,14 @@ func round(g, alpha []float32, rows, out, bits int, id uint16, s kernels.Scalars
 	for i, x := range g {
 		t, c := i/out, i%out
 		r := randomNumber(t, c, out, id, s)
-		v.q[i] = roundOne(float32(alpha[c]*x), inverse(rowMax[t]), r)
-		v.w[i] = roundOne(x, inverse(columnMax[c]), r)
+		v.q[i] = roundOne(float32(alpha[c]*x), inverse(rowMax[t], forRows), r)
+		v.w[i] = roundOne(x, inverse(columnMax[c], forColumns), r)
 	}
 	for t, most := range rowMax {
-		v.rowScale[t] = most / n
+		v.rowScale[t] = most / forRows
 	}
 	for c, most := range columnMax {
-		v.columnScale[c] = most / n
+		v.columnScale[c] = most / forColumns
 	}
 	return v
 }
@@ -173,7 +184,8 @@ type gradients struct {
 }
 
 // backward is the oracle of LinearBackward. g is the gradient of the plain product in float32, u that of the output.
-func (l linear) backward(g, u []float32, x []float64, floatInput bool, rows, bits int, s kernels.Scalars) gradients {
+func (l linear) backward(g, u []float32, x []float64, floatInput bool, rows int, grad kernels.GradBits,
+	s kernels.Scalars) gradients {
 	v := gradients{
 		make([]float64, rows*l.In), make([]float64, l.Out*l.In), make([]float64, l.Out), make([]float64, l.Out),
 		make([]float64, rows*l.In), make([]float64, l.Out*l.In), make([]float64, l.Out), make([]float64, l.Out),
@@ -190,8 +202,8 @@ func (l linear) backward(g, u []float32, x []float64, floatInput bool, rows, bit
 	for i := range columnScale {
 		columnScale[i] = 1
 	}
-	if bits != kernels.FloatBits {
-		r := round(g, l.alpha, rows, l.Out, bits, l.ID, s)
+	if grad.Rounded() {
+		r := round(g, l.alpha, rows, l.Out, grad, l.ID, s)
 		if l.Mixed == nil {
 			forX, rowScale = r.q, r.rowScale
 		}
@@ -229,15 +241,23 @@ func (l linear) backward(g, u []float32, x []float64, floatInput bool, rows, bit
 
 func testLinearBackward(b *bench) {
 	for i, c := range []struct {
-		rows, in, out, bits, grad int
-		mix                       float64
+		rows, in, out, bits int
+		grad                kernels.GradBits
+		mix                 float64
 	}{
-		{60, 37, 29, 1, 16, 1}, {60, 128, 256, 1, 4, 1}, {300, 65, 130, 4, 4, 1}, {259, 130, 257, 2, 3, 1},
-		{513, 70, 65, 8, 8, 1},
-		{33, 300, 70, 3, 2, 1}, {140, 64, 64, 16, 4, 1}, {75, 50, 60, 4, 4, 0.5}, {90, 41, 53, 16, 16, 1},
-		{77, 33, 129, 1, 16, 0.2}, {68, 36, 100, 1, 16, 1}, {132, 196, 140, 1, 16, 0.4},
-		{1, 1, 1, 1, 5, 1}, {b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), 2 + b.r.IntN(7), 1},
-		{b.size(300), b.size(200), b.size(200), 1, 4, 1},
+		{60, 37, 29, 1, floatGradients, 1}, {60, 128, 256, 1, roundedTo(4, 4), 1},
+		{300, 65, 130, 4, roundedTo(4, 4), 1}, {259, 130, 257, 2, roundedTo(3, 3), 1},
+		{513, 70, 65, 8, roundedTo(8, 8), 1},
+		{33, 300, 70, 3, roundedTo(2, 2), 1}, {140, 64, 64, 16, roundedTo(4, 4), 1},
+		{75, 50, 60, 4, roundedTo(4, 4), 0.5}, {90, 41, 53, 16, floatGradients, 1},
+		{77, 33, 129, 1, floatGradients, 0.2}, {68, 36, 100, 1, floatGradients, 1},
+		{132, 196, 140, 1, floatGradients, 0.4},
+		{1, 1, 1, 1, roundedTo(5, 5), 1}, {300, 300, 260, 1, roundedTo(4, 8), 1},
+		{259, 130, 257, 4, roundedTo(4, 8), 1},
+		{270, 130, 129, 1, roundedTo(7, 3), 1}, {140, 64, 270, 3, roundedTo(8, 4), 1},
+		{75, 50, 60, 4, roundedTo(3, 6), 0.5},
+		{b.size(300), b.size(200), b.size(200), 1 + b.r.IntN(8), roundedTo(2+b.r.IntN(7), 2+b.r.IntN(7)), 1},
+		{b.size(300), b.size(200), b.size(200), 1, roundedTo(4, 4), 1},
 	} {
 		input := b.inputOf(c.bits)
 		l, x := b.newLinearOf(c.in, c.out, c.mix, b.weightOf()), b.activationOf(c.rows, c.in, input)
@@ -267,7 +287,7 @@ func testLinearBackward(b *bench) {
 		b.d.LinearBackward(dx, dl, b.floats(dy), derivative, x, l.Linear, shift.KShift, c.grad)
 
 		want := l.backward(unshift(u, c.rows, c.out, shift), u, b.values(x), c.bits == 16, c.rows, c.grad, s)
-		what := fmt.Sprintf("%d rows of %v, %v, shift %+v, derivative %d, gradients of %d bits", c.rows, input, l, shift,
+		what := fmt.Sprintf("%d rows of %v, %v, shift %+v, derivative %d, gradients of %v bits", c.rows, input, l, shift,
 			i%4, c.grad)
 		b.unwanted(what, dx, dl.Theta, narrow(base.theta), func(dx kernels.Floats, dl kernels.LinearGradient) {
 			b.d.LinearBackward(dx, dl, b.floats(dy), derivative, x, l.Linear, shift.KShift, c.grad)
@@ -381,7 +401,7 @@ func plusSize(size, y []float64) []float64 {
 // Equal inputs give equal bits.
 func testDeterminism(b *bench) {
 	const rows, in, out = 700, 130, 260
-	for _, bits := range []int{4, kernels.FloatBits} {
+	for _, grad := range []kernels.GradBits{roundedTo(4, 8), floatGradients} {
 		l, x, dy := b.newLinear(in, out, 1), b.activation(rows, in, 4), b.floats(b.normals(rows*out))
 		b.d.SetScalars(kernels.Scalars{Seed: 5})
 		var first [4][]float32
@@ -389,13 +409,13 @@ func testDeterminism(b *bench) {
 			dx := b.poisoned(rows * in)
 			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, in*out)),
 				Alpha: b.floats(make([]float32, out)), Theta: b.floats(make([]float32, out))}
-			b.d.LinearBackward(dx, dl, dy, passes, x, l.Linear, kernels.KShift{}, bits)
+			b.d.LinearBackward(dx, dl, dy, passes, x, l.Linear, kernels.KShift{}, grad)
 			for i, v := range []kernels.Floats{dx, dl.Weight, dl.Alpha, dl.Theta} {
 				got := b.download(v)
 				if first[i] == nil {
 					first[i] = got
 				}
-				same(b.t, fmt.Sprintf("gradient %d of the same inputs, %d bits", i, bits), got, first[i], len(got))
+				same(b.t, fmt.Sprintf("gradient %d of the same inputs, %v bits", i, grad), got, first[i], len(got))
 			}
 		}
 	}
@@ -420,7 +440,7 @@ func testWideSums(b *bench) {
 		if name == "bfloats" {
 			dy = b.bfloats(ones[:rows*out])
 		}
-		b.d.LinearBackward(dx, kernels.LinearGradient{}, dy, passes, x, l, kernels.KShift{}, 8)
+		b.d.LinearBackward(dx, kernels.LinearGradient{}, dy, passes, x, l, kernels.KShift{}, roundedTo(8, 8))
 		for i, v := range b.download(dx) {
 			if math.Abs(float64(v)-out) > 0.005*out {
 				b.t.Fatalf("%s: entry %d of the input's gradient is %g, want about %d", name, i, v, out)

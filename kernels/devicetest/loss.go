@@ -9,12 +9,16 @@ import (
 
 func testCrossEntropy(b *bench) {
 	for _, c := range []struct {
-		rows, in, vocab, bits, grad int
-		mix                         float64
+		rows, in, vocab, bits int
+		grad                  kernels.GradBits
+		mix                   float64
 	}{
-		{40, 30, 50, 1, 16, 1}, {70, 128, 257, 4, 16, 1}, {300, 64, 1000, 4, 4, 1}, {33, 40, 61, 16, 16, 1},
-		{50, 32, 90, 4, 16, 0.5},
-		{600, 50, 129, 1, 8, 1}, {60, 200, 70, 8, 4, 1}, {1, 1, 1, 1, 4, 1},
+		{40, 30, 50, 1, floatGradients, 1}, {70, 128, 257, 4, floatGradients, 1},
+		{300, 64, 1000, 4, roundedTo(4, 4), 1}, {33, 40, 61, 16, floatGradients, 1},
+		{50, 32, 90, 4, floatGradients, 0.5},
+		{600, 50, 129, 1, roundedTo(8, 8), 1}, {60, 200, 70, 8, roundedTo(4, 4), 1},
+		{1, 1, 1, 1, roundedTo(4, 4), 1},
+		{300, 64, 500, 4, roundedTo(8, 5), 1}, {70, 50, 129, 1, roundedTo(4, 8), 1},
 	} {
 		l, x := b.newLinearOf(c.in, c.vocab, c.mix, b.weightOf()), b.activation(c.rows, c.in, c.bits)
 		for i := range l.alpha { // logits of a size that softmax likes
@@ -41,7 +45,7 @@ func testCrossEntropy(b *bench) {
 		for r, target := range targets {
 			want[r], size[r] = l.loss(values, r, int(target), s.GradScale, g[r*c.vocab:][:c.vocab])
 		}
-		what := fmt.Sprintf("%d rows of %d bits, %v, gradients of %d bits", c.rows, c.bits, l, c.grad)
+		what := fmt.Sprintf("%d rows of %d bits, %v, gradients of %v bits", c.rows, c.bits, l, c.grad)
 		near(b.t, what+": losses", b.download(losses), want, size, 5e-6, 1)
 		same(b.t, what+": losses without gradients", b.download(alone), b.download(losses), 1)
 		b.unwanted(what, dx, dl.Theta, make([]float32, c.vocab), func(dx kernels.Floats, dl kernels.LinearGradient) {
@@ -49,7 +53,7 @@ func testCrossEntropy(b *bench) {
 		})
 		// A gradient that differs in its last bit may round to the other integer: few do.
 		tolerance := 1e-5
-		if c.grad != kernels.FloatBits {
+		if c.grad.Rounded() {
 			tolerance = 1e-2
 		}
 		v := l.backward(g, g, values, c.bits == 16, c.rows, c.grad, s)

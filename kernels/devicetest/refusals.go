@@ -28,13 +28,13 @@ func refusals() []refusal {
 		change(&a)
 		b.d.Attend(b.signs(4, 6), ints(b, 16), b.signs(4, 6), b.signs(4, 6), b.signs(4, 6), a)
 	}
-	backward := func(b *bench, dl kernels.LinearGradient, gradBits int) {
+	backward := func(b *bench, dl kernels.LinearGradient, gradBits kernels.GradBits) {
 		b.d.LinearBackward(floats(b, 24), dl, floats(b, 20), passes, x(b), b.plainLinear(6, 5).Linear, kernels.KShift{},
 			gradBits)
 	}
 	derive := func(b *bench, derivative kernels.Derivative) {
 		b.d.LinearBackward(floats(b, 24), kernels.LinearGradient{}, floats(b, 20), derivative, x(b),
-			b.plainLinear(6, 5).Linear, kernels.KShift{}, 4)
+			b.plainLinear(6, 5).Linear, kernels.KShift{}, roundedTo(4, 4))
 	}
 	signs := func(b *bench, cols int, s kernels.KShift) {
 		b.d.LinearQuantize([]kernels.Planes{b.signs(4, cols)}, kernels.Derivative{}, x(b), b.plainLinear(6, 5).Linear, s)
@@ -152,9 +152,14 @@ func refusals() []refusal {
 		}},
 		{"LinearAdd", "residual has 19 values, want 20",
 			func(b *bench) { b.d.LinearAdd(floats(b, 20), floats(b, 19), x(b), b.plainLinear(6, 5).Linear) }},
-		{"LinearBackward", "gradients of 9 bits", func(b *bench) { backward(b, kernels.LinearGradient{}, 9) }},
+		{"LinearBackward", "gradients of 9 bits", func(b *bench) { backward(b, kernels.LinearGradient{}, roundedTo(9, 4)) }},
+		{"LinearBackward", "gradients of 1 bits", func(b *bench) { backward(b, kernels.LinearGradient{}, roundedTo(4, 1)) }},
+		{"LinearBackward", "gradients of 4 bits for inputs and of 16 for weights: want 16, floats, for both or neither",
+			func(b *bench) { backward(b, kernels.LinearGradient{}, roundedTo(4, 16)) }},
+		{"LinearBackward", "gradients of 16 bits for inputs and of 8 for weights",
+			func(b *bench) { backward(b, kernels.LinearGradient{}, roundedTo(16, 8)) }},
 		{"LinearBackward", "wanted together", func(b *bench) {
-			backward(b, kernels.LinearGradient{Alpha: floats(b, 5)}, 4)
+			backward(b, kernels.LinearGradient{Alpha: floats(b, 5)}, roundedTo(4, 4))
 		}},
 		{"LinearBackward", "a derivative is a mask or factors, not both", func(b *bench) {
 			derive(b, kernels.Derivative{Mask: b.signs(4, 5), Factors: floats(b, 20)})
@@ -170,7 +175,15 @@ func refusals() []refusal {
 			l := kernels.Linear{In: 1, Out: out, Quantized: b.planes(out, 1, kernels.Normal(8)), Alpha: floats(b, out),
 				Theta: floats(b, out)}
 			x := kernels.Activation{Planes: b.signs(1, 1)}
-			b.d.LinearBackward(floats(b, 1), kernels.LinearGradient{}, floats(b, out), passes, x, l, kernels.KShift{}, 8)
+			b.d.LinearBackward(floats(b, 1), kernels.LinearGradient{}, floats(b, out), passes, x, l, kernels.KShift{},
+				roundedTo(8, 2))
+		}},
+		{"LinearBackward", "sums over 66312 rows of 8-bit gradients and 8-bit mid-rise levels may pass 32 bits: " +
+			"want at most 66311 rows: use a smaller micro-batch", func(b *bench) {
+			const rows = 66312
+			l, dl := b.plainLinear(1, 1), kernels.LinearGradient{Weight: floats(b, 1), Alpha: floats(b, 1)}
+			x := kernels.Activation{Planes: b.planes(rows, 1, kernels.MidRise(8))}
+			b.d.LinearBackward(floats(b, rows), dl, floats(b, rows), passes, x, l.Linear, kernels.KShift{}, roundedTo(2, 8))
 		}},
 		{"Attend", "attention of kind 77: want one of [softmax pointer rwsp",
 			func(b *bench) { attention(b, func(a *kernels.Attention) { a.Kind = 77 }) }},
@@ -215,7 +228,7 @@ func refusals() []refusal {
 			func(b *bench) { b.d.CrossEntropy(floats(b, 4), x(b), b.plainLinear(6, 5).Linear, ints(b, 3)) }},
 		{"CrossEntropyBackward", "dx has 23 values, want 24", func(b *bench) {
 			b.d.CrossEntropyBackward(floats(b, 4), floats(b, 23), kernels.LinearGradient{}, x(b),
-				b.plainLinear(6, 5).Linear, ints(b, 4), 4)
+				b.plainLinear(6, 5).Linear, ints(b, 4), roundedTo(4, 4))
 		}},
 		{"AdamW", "V has 2 values, want 3", func(b *bench) {
 			b.d.AdamW(kernels.Adam{Param: floats(b, 3), Grad: floats(b, 3), M: floats(b, 3), V: floats(b, 2)})

@@ -46,9 +46,15 @@ func (b *bench) plainLinear(in, out int) linear {
 // Each gradient lies where its own random number decides, or the number beside it does: so all 32 bits of that number
 // count.
 func testRoundingThresholds(b *bench) {
-	for _, grad := range []int{2, 4, 8} {
+	for _, c := range []struct {
+		grad kernels.GradBits
+		bits int // whose integers the random numbers decide
+	}{
+		{roundedTo(2, 2), 2}, {roundedTo(4, 4), 4}, {roundedTo(8, 8), 8},
+		{roundedTo(4, 8), 4}, {roundedTo(4, 8), 8}, {roundedTo(7, 3), 7}, {roundedTo(7, 3), 3},
+	} {
 		const rows, in, out = 300, 3, 70
-		l, n := b.plainLinear(in, out), float64(int(1)<<(grad-1)-1)
+		l, n := b.plainLinear(in, out), float64(largestInteger(c.bits))
 		s := kernels.Scalars{Seed: b.r.Uint64(), Step: b.r.Uint64(), Micro: 5}
 		dy := make([]float32, rows*out)
 		for i := range dy {
@@ -70,9 +76,9 @@ func testRoundingThresholds(b *bench) {
 		dx := b.poisoned(rows * in)
 		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, out*in)), Alpha: b.floats(make([]float32, out)),
 			Theta: b.floats(make([]float32, out))}
-		b.d.LinearBackward(dx, dl, b.floats(dy), passes, x, l.Linear, kernels.KShift{}, grad)
-		want := l.backward(dy, dy, b.values(x), false, rows, grad, s)
-		what := fmt.Sprintf("gradients of %d bits beside what decides", grad)
+		b.d.LinearBackward(dx, dl, b.floats(dy), passes, x, l.Linear, kernels.KShift{}, c.grad)
+		want := l.backward(dy, dy, b.values(x), false, rows, c.grad, s)
+		what := fmt.Sprintf("gradients of %v bits beside what decides of %d", c.grad, c.bits)
 		near(b.t, what+": dx", b.download(dx), want.dx, want.dxSize, 1e-6, in)
 		near(b.t, what+": weights", b.download(dl.Weight), want.weight, want.weightSize, 1e-6, in)
 	}
@@ -80,8 +86,14 @@ func testRoundingThresholds(b *bench) {
 
 // The mean of the integers is the gradient, for all sizes of gradients and both signs.
 func testRoundingMean(b *bench) {
-	const rows, channels, grad = 1 << 14, 32, 4
-	const n = 1<<(grad-1) - 1
+	b.roundingMean(roundedTo(4, 4))
+	b.roundingMean(roundedTo(3, 8))
+}
+
+func (b *bench) roundingMean(grad kernels.GradBits) {
+	b.t.Helper()
+	const rows, channels = 1 << 14, 32
+	n := float64(largestInteger(grad.Weight))
 	var sizes []float64 // in units of the scale
 	for _, size := range []float64{1e-9, 1e-7, 1e-6, 7e-6, 1.5e-5, 1e-3, 0.25, 3.7, n} {
 		sizes = append(sizes, size, -size)
@@ -92,7 +104,7 @@ func testRoundingMean(b *bench) {
 	for i := range dy {
 		dy[i] = float32(sizes[i%out/channels])
 		if i < out {
-			dy[i] = n // so the scale of every channel is 1
+			dy[i] = float32(n) // so the scale of every channel is 1
 		}
 	}
 	passes := (b.draws() + rows*channels - 1) / (rows * channels)
@@ -116,8 +128,8 @@ func testRoundingMean(b *bench) {
 		_, fraction := math.Modf(math.Abs(size))
 		sd := math.Sqrt(draws * fraction * (1 - fraction))
 		if off := sums[i] - draws*size; math.Abs(off) > deviations*sd+1 {
-			b.t.Errorf("%.0f gradients of %g units add up to %g instead of %.6g: %.1f standard deviations off", draws,
-				sizes[i], sums[i], draws*size, off/sd)
+			b.t.Errorf("%.0f gradients of %v bits and %g units add up to %g instead of %.6g: %.1f standard deviations off",
+				draws, grad, sizes[i], sums[i], draws*size, off/sd)
 		}
 	}
 }
@@ -133,8 +145,8 @@ func onesOf(n int) []float32 {
 // The loss pushes very many improbable tokens down by very little each. In the mean that arrives, whatever the tokens'
 // probability and the sign of their scale.
 func testRoundingOfTheLMHead(b *bench) {
-	const rows, in, grad = 1 << 10, 8, 4
-	const n = 1<<(grad-1) - 1
+	const rows, in = 1 << 10, 8
+	grad := roundedTo(4, 8)
 	groups := []struct {
 		probability float64
 		alpha       float32
@@ -184,7 +196,7 @@ func testRoundingOfTheLMHead(b *bench) {
 			}
 		}
 	}
-	scale := (1 - math.Exp(target)/total) / n
+	scale := (1 - math.Exp(target)/total) / float64(largestInteger(grad.Input))
 	for i, g := range groups {
 		p := g.probability / total
 		want, sd := float64(passes*rows*channels)*p, scale*math.Sqrt(float64(passes*rows*channels)*p/scale)

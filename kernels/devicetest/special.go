@@ -305,7 +305,7 @@ func testSpecialLinears(b *bench) {
 
 // backwardOf runs a backward pass of rounded or float gradients with fresh memory.
 func (b *bench) backwardOf(l linear, x kernels.Activation, dy []float32, mask kernels.Planes, shift kernels.KShift,
-	grad int, small bool) (dx, weight, alpha, theta []float32) {
+	grad kernels.GradBits, small bool) (dx, weight, alpha, theta []float32) {
 	b.t.Helper()
 	rows := len(dy) / l.Out
 	to, from := b.poisoned(rows*l.In), b.floats(dy)
@@ -333,12 +333,14 @@ func poison(x []float32, cols int, rows ...int) []float32 {
 // are without it.
 func testSpecialBackward(b *bench) {
 	for _, c := range []struct {
-		rows, in, out, bits, grad int
-		small                     bool
+		rows, in, out, bits int
+		grad                kernels.GradBits
+		small               bool
 	}{
-		{300, 64, 256, 4, 4, false}, {256, 128, 256, 1, 4, true}, {70, 37, 29, 1, 4, false}, {64, 40, 130, 8, 8, false},
-		{70, 33, 60, 2, 2, true},
-		{50, 30, 40, 4, 16, false}, {80, 30, 40, 16, 4, false},
+		{300, 64, 256, 4, roundedTo(4, 4), false}, {256, 128, 256, 1, roundedTo(4, 4), true},
+		{70, 37, 29, 1, roundedTo(4, 4), false}, {64, 40, 130, 8, roundedTo(8, 8), false},
+		{70, 33, 60, 2, roundedTo(2, 2), true}, {64, 40, 130, 4, roundedTo(4, 8), false},
+		{50, 30, 40, 4, floatGradients, false}, {80, 30, 40, 16, roundedTo(4, 4), false},
 	} {
 		for _, special := range []float32{nan, negativeNaN, infinity, -infinity} {
 			l, x := b.newLinear(c.in, c.out, 1), b.activation(c.rows, c.in, c.bits)
@@ -348,12 +350,12 @@ func testSpecialBackward(b *bench) {
 			b.d.SetScalars(kernels.Scalars{Seed: 3, Step: 4})
 			dx, weight, alpha, theta := b.backwardOf(l, x, dy, nil, kernels.KShift{}, c.grad, c.small)
 			gotX, gotWeight, gotAlpha, gotTheta := b.backwardOf(l, x, with, nil, kernels.KShift{}, c.grad, c.small)
-			what := fmt.Sprintf("%g among gradients of %d bits, %d rows of %d bits, %v, bfloats %v", special, c.grad,
+			what := fmt.Sprintf("%g among gradients of %v bits, %d rows of %d bits, %v, bfloats %v", special, c.grad,
 				c.rows, c.bits, l, c.small)
 			theta[o] -= special
 			sameBits(b, what+": theta", gotTheta, theta, c.out)
 			// Where a product is one of floats, an infinity may stay one.
-			if c.grad == kernels.FloatBits || c.bits == 16 {
+			if !c.grad.Rounded() || c.bits == 16 {
 				allButOne(b, what+": dx", gotX, dx, c.in, t)
 				allButOne(b, what+": weights", gotWeight, weight, c.in, o)
 				continue
@@ -403,10 +405,10 @@ func allButOne(b *bench, what string, got, want []float32, cols, bad int) {
 func (b *bench) specialScale() {
 	const rows, in, out, bad = 40, 50, 70, 13
 	l, x, dy := b.newLinear(in, out, 1), b.activation(rows, in, 4), b.normals(rows*out)
-	_, weight, alpha, _ := b.backwardOf(l, x, dy, nil, kernels.KShift{}, 4, false)
+	_, weight, alpha, _ := b.backwardOf(l, x, dy, nil, kernels.KShift{}, roundedTo(4, 4), false)
 	l.alpha[bad] = nan
 	b.d.Upload(l.Alpha, l.alpha)
-	dx, gotWeight, gotAlpha, _ := b.backwardOf(l, x, dy, nil, kernels.KShift{}, 4, false)
+	dx, gotWeight, gotAlpha, _ := b.backwardOf(l, x, dy, nil, kernels.KShift{}, roundedTo(4, 4), false)
 	for _, v := range dx {
 		if v == v {
 			b.t.Errorf("a gradient of the input is %g, one scale being NaN", v)
@@ -437,8 +439,8 @@ func (b *bench) tinyGradients() {
 	}
 	s := kernels.Scalars{Seed: 8, Step: 9}
 	b.d.SetScalars(s)
-	dx, weight, _, _ := b.backwardOf(l, x, dy, nil, kernels.KShift{}, 4, false)
-	want := l.backward(dy, dy, b.values(x), false, rows, 4, s)
+	dx, weight, _, _ := b.backwardOf(l, x, dy, nil, kernels.KShift{}, roundedTo(4, 4), false)
+	want := l.backward(dy, dy, b.values(x), false, rows, roundedTo(4, 4), s)
 	near(b.t, "tiny and large gradients: dx", dx, want.dx, want.dxSize, 2e-6, in)
 	near(b.t, "tiny and large gradients: weights", weight, want.weight, want.weightSize, 2e-6, in)
 }
@@ -472,7 +474,7 @@ func testSpecialLosses(b *bench) {
 			dl := kernels.LinearGradient{Weight: b.floats(make([]float32, vocab*in)),
 				Alpha: b.floats(make([]float32, vocab)), Theta: b.floats(make([]float32, vocab))}
 			b.d.CrossEntropy(alone, x, l.Linear, b.ints(targets))
-			b.d.CrossEntropyBackward(losses, dx, dl, x, l.Linear, b.ints(targets), 4)
+			b.d.CrossEntropyBackward(losses, dx, dl, x, l.Linear, b.ints(targets), roundedTo(4, 4))
 			values, want, size := b.values(x), make([]float64, rows), make([]float64, rows)
 			for r, t := range targets {
 				if want[r], size[r] = l.loss(values, r, int(t), 1, make([]float32, vocab)); t >= 0 && c.loss != 0 {
@@ -579,7 +581,7 @@ func testSumsThatOverflow(b *bench) {
 		dl := kernels.LinearGradient{Weight: b.floats(make([]float32, 1)), Alpha: b.floats(make([]float32, 1)),
 			Theta: b.floats(make([]float32, 1))}
 		b.d.LinearBackward(b.poisoned(rows), dl, b.floats(onesOf(rows)), passes, kernels.Activation{Planes: x}, l.Linear,
-			kernels.KShift{}, 8)
+			kernels.KShift{}, roundedTo(2, 8))
 		v := make([]float32, 1)
 		if b.d.Download(v, dl.Weight) != nil {
 			return nan

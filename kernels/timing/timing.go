@@ -202,7 +202,8 @@ func (d *Device) LinearAdd(out, residual kernels.Floats, x kernels.Activation, l
 
 // LinearBackward times the operation of that name.
 func (d *Device) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats,
-	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift, gradBits int) {
+	derivative kernels.Derivative, x kernels.Activation, l kernels.Linear, shift kernels.KShift,
+	gradBits kernels.GradBits) {
 	d.measure("LinearBackward", BinaryProducts,
 		func() { d.Device.LinearBackward(dx, dl, dy, derivative, x, l, shift, gradBits) })
 }
@@ -228,7 +229,7 @@ func (d *Device) CrossEntropy(losses kernels.Floats, x kernels.Activation, lmHea
 
 // CrossEntropyBackward times the operation of that name.
 func (d *Device) CrossEntropyBackward(losses, dx kernels.Floats, dl kernels.LinearGradient, x kernels.Activation,
-	lmHead kernels.Linear, targets kernels.Ints, gradBits int) {
+	lmHead kernels.Linear, targets kernels.Ints, gradBits kernels.GradBits) {
 	d.measure("CrossEntropyBackward", Loss, func() {
 		d.Device.CrossEntropyBackward(losses, dx, dl, x, lmHead, targets, gradBits)
 	})

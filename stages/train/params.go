@@ -163,7 +163,7 @@ func (p Params) check() error {
 			return fmt.Errorf("%s", c.text)
 		}
 	}
-	if err := kernels.CheckGradBits(p.GradBits); err != nil {
+	if err := kernels.CheckGradBits(kernels.GradBits{Input: p.GradBits, Weight: p.GradBits}); err != nil {
 		return fmt.Errorf("grad_bits: %w", err)
 	}
 	// Any tokenizer and sequence length will do: newTrainer checks the configuration again with the dataset's.

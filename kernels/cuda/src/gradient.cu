@@ -53,20 +53,21 @@ template <class Source> DEVICE void grad_max(const Source& source, int rows, int
   if (theta) theta[(long)blockIdx.y * width + c] = total;
 }
 
-// Replaces maxima by the scales max / levels, and writes the inverses, which are a little less than levels / max. The
-// scale of a maximum that is not finite is NaN.
+// Replaces maxima, those of rows and then those of channels, by the scales max / levels, and writes the inverses, which
+// are a little less than levels / max. The scale of a maximum that is not finite is NaN.
 constexpr float kBelowOne = 1 - 0x1p-22f;
-KERNEL(rounding, 256) void grad_scales(float* maxima, int n, float levels, float* inverse) {
+KERNEL(rounding, 256) void grad_scales(
+    float* maxima, int rows, int n, float row_levels, float column_levels, float* inverse) {
   int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= n) return;
-  float most = maxima[i];
+  float most = maxima[i], levels = i < rows ? row_levels : column_levels;
   bool finite = most - most == 0;
   inverse[i] = most >= 1e-30f && finite ? levels / most * kBelowOne : 0.0f;
   maxima[i] = finite ? most / levels : most - most;
 }
 
 struct Rounding {
-  int rows, width, bits, row0;  // row0: what counts as the first row's number
+  int rows, width, row_bits, row0;  // row0: what counts as the first row's number
   const float *alpha, *row_inverse, *column_inverse;
   // For dx, planes or bytes of rows x channels; null where not wanted. Bits are in the order of pack.cu's
   // kGradientOrder.
@@ -75,6 +76,7 @@ struct Rounding {
   long row_plane_words;
   int row_words;
   // For the weights, channels x rows, as planes whose bits are in the same order, or as bytes; from these rows on.
+  int column_bits;                 // of planes
   int column_stride, column_left;  // of a channel: in words of planes, or in bytes
   void* columns;
   int* column_popcounts;
@@ -138,10 +140,10 @@ constexpr int kPiece = 256, kHalf = 128, kCollectedPlanes = 2 * 4 * 256 * 17, kC
 // write neighbouring parts of channels. Its warps take neighbouring rows, kRows each. Rows of the next half, and of the
 // next piece, are on their way while a half is written.
 //
-// kNibbles is 1 for up to 4 bits, else 2; it is 1 where there are no planes. The integers for dx become bytes if
-// kRowBytes, else planes; those for the weights bytes if kBytes, else planes. They are collected in shared memory
-// first, as words of 4 bytes or of 8 nibbles of a channel, so that whole sectors are written to global memory. Channel
-// 8 lane + e has place 32 e + lane there.
+// kNibbles is 1 where planes, of rows and of channels, have up to 4 bits, else 2; it is 1 where there are no planes.
+// The integers for dx become bytes if kRowBytes, else planes; those for the weights bytes if kBytes, else planes. They
+// are collected in shared memory first, as words of 4 bytes or of 8 nibbles of a channel, so that whole sectors are
+// written to global memory. Channel 8 lane + e has place 32 e + lane there.
 template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounder {
   static constexpr int kRows = kBytes ? 4 : 8, kWords = kBytes ? 1 : kNibbles;  // of one word; words for a channel
   static constexpr int kChannel = kHalf / kRows + 1;  // words of a channel: an odd number, against bank conflicts
@@ -260,9 +262,9 @@ template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounde
         for (int e = 7; e >= 0; e--) x = x * 16 + (n == kNibbles - 1 ? q[e] >> 4 * n : q[e] & 15);
         uint32_t plane = separate_lanes(n == kNibbles - 1 ? nibbles(x, kRounded >> 4 * n) : x, lane);
         int b = 4 * n + lane % 4;
-        if (b < p.bits) {
+        if (b < p.row_bits) {
           p.row_planes[b * p.row_plane_words + (long)row * p.row_words + blockIdx.x * 8 + lane / 4] = plane;
-          total += (b == p.bits - 1 ? -1 : 1) * (popcount(plane) << b);
+          total += (b == p.row_bits - 1 ? -1 : 1) * (popcount(plane) << b);
         }
       }
       total = warp_sum(total);
@@ -306,9 +308,9 @@ template <int kNibbles, bool kRowBytes, bool kBytes, class Source> struct Rounde
       }
 #pragma unroll
       for (int b = 0; b < 4; b++) {
-        if (4 * n + b >= p.bits) break;
+        if (4 * n + b >= p.column_bits) break;
         int count = popcount(x[0][b]) + popcount(x[1][b]) + popcount(x[2][b]) + popcount(x[3][b]);
-        total += (4 * n + b == p.bits - 1 ? -1 : 1) * (count << (4 * n + b));
+        total += (4 * n + b == p.column_bits - 1 ? -1 : 1) * (count << (4 * n + b));
         if (at < p.column_left)
           *(Int4*)((uint32_t*)p.columns + (4 * n + b) * p.column_plane_words + (long)c * p.column_stride + at) =
               Int4{(int)x[0][b], (int)x[1][b], (int)x[2][b], (int)x[3][b]};

@@ -67,7 +67,7 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: weights that flip are ±1, and the codebook's have %d codebook_bits: want 1, "+
 			"or a flip threshold of 0", c.CodebookBits)
 	}
-	if err := kernels.CheckGradBits(o.GradBits); err != nil {
+	if err := kernels.CheckGradBits(o.gradBits()); err != nil {
 		return fmt.Errorf("model options: grad bits: %w", err)
 	}
 	if err := c.CheckSums(o.Batch*o.Seq, o.GradBits); err != nil {
@@ -78,6 +78,9 @@ func (o *Options) ensureDefaults(c Config) error {
 	}
 	return o.checkRanks()
 }
+
+// gradBits are the bits of gradients in the products of linears.
+func (o Options) gradBits() kernels.GradBits { return kernels.GradBits{Input: o.GradBits, Weight: o.GradBits} }
 
 // Settings are what one pass depends on beside parameters and tokens.
 type Settings struct {

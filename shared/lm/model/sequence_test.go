@@ -42,7 +42,7 @@ func (g *graphs) exchange(what string) {
 }
 
 func (g *graphs) LinearBackward(dx kernels.Floats, dl kernels.LinearGradient, dy kernels.Floats, d kernels.Derivative,
-	x kernels.Activation, l kernels.Linear, s kernels.KShift, bits int) {
+	x kernels.Activation, l kernels.Linear, s kernels.KShift, bits kernels.GradBits) {
 	g.note("LinearBackward")
 	g.Device.LinearBackward(dx, dl, dy, d, x, l, s, bits)
 }

@@ -212,7 +212,7 @@ func (m *Model) trainingParts(at place) []part {
 func (m *Model) enqueueLMHeadBackward() {
 	b := &m.buffers
 	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.lmHeadIn, m.strict(m.codebook), b.targets,
-		m.options.GradBits)
+		m.options.gradBits())
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
 	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.normOut, m.config.Stream())
@@ -220,7 +220,7 @@ func (m *Model) enqueueLMHeadBackward() {
 
 // enqueueLayerBackward replaces the gradient of a layer's output, in dx, by that of its input.
 func (m *Model) enqueueLayerBackward(l *layer) {
-	b, stream, bits := &m.buffers, m.config.Stream(), m.options.GradBits
+	b, stream, bits := &m.buffers, m.config.Stream(), m.options.gradBits()
 	var whole kernels.Derivative
 	var none kernels.KShift
 	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, whole, l.hidden, m.strict(l.down), none, bits)
