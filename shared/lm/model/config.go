@@ -138,20 +138,21 @@ func (c Config) validateV77() error {
 	return nil
 }
 
-// CheckSums refuses to train c with gradients of gradBits bits, rows tokens at a time, if sums of integers may pass 32
-// bits.
-func (c Config) CheckSums(rows, gradBits int) error {
-	if gradBits == kernels.FloatBits {
+// CheckSums refuses to train c with these Options.GradBits and Options.WeightGradBits, rows tokens at a time, if sums
+// of integers may pass 32 bits.
+func (c Config) CheckSums(rows, gradBits, weightGradBits int) error {
+	blocks, lmHead := GradBits(gradBits, weightGradBits)
+	if !blocks.Rounded() {
 		return nil
 	}
-	if err := kernels.CheckSums(c.Vocab, "channels", gradBits, c.Codebook()); err != nil {
+	if err := kernels.CheckSums(c.Vocab, "channels", lmHead.Input, c.Codebook()); err != nil {
 		return fmt.Errorf("vocab is %d and codebook_bits %d: %w", c.Vocab, c.Codebook().Bits(), err)
 	}
 	for _, input := range []kernels.Quantization{c.Stream(), c.Hidden(), c.Reads()} {
 		if input == kernels.Unquantized() {
 			continue
 		}
-		if err := kernels.CheckSums(rows, "rows", gradBits, input); err != nil {
+		if err := kernels.CheckSums(rows, "rows", blocks.Weight, input); err != nil {
 			return fmt.Errorf("%w: use a smaller micro-batch", err)
 		}
 	}

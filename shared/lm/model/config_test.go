@@ -222,6 +222,8 @@ func TestRangesOfOptions(t *testing.T) {
 		"scale bits": {{{ScaleBits: 16}, {ScaleBits: 32}}, {{ScaleBits: 8}, {ScaleBits: 33}}},
 		"grad bits": {{{GradBits: 2}, {GradBits: 8}, {GradBits: 16}},
 			{{GradBits: 1}, {GradBits: 9}, {GradBits: 15}}},
+		"weight grad bits": {{{GradBits: 4, WeightGradBits: 2}, {GradBits: 4, WeightGradBits: 8}, {WeightGradBits: 8}},
+			{{GradBits: 4, WeightGradBits: 1}, {GradBits: 4, WeightGradBits: 9}, {WeightGradBits: 16}}},
 		"flip threshold": {{{FlipThreshold: 1}, {FlipThreshold: 126}}, {{FlipThreshold: -1}, {FlipThreshold: 127}}},
 		"latents":        {{{Bonsai: true}}, {{Bonsai: true, FlipThreshold: 1}}},
 		"ranks": {
@@ -263,6 +265,9 @@ func TestOptionsOfV77(t *testing.T) {
 	}{
 		{codebook, Options{}, Options{FlipThreshold: 1}, "2 codebook_bits"},
 		{wide, Options{GradBits: 7}, Options{GradBits: 8}, "vocab is 66312 and codebook_bits 8: sums over 66312 channels"},
+		{wide, Options{GradBits: 8, WeightGradBits: 7}, Options{GradBits: 2, WeightGradBits: 8}, "sums over 66312 channels"},
+		{hidden, Options{GradBits: 8, WeightGradBits: 7, Batch: 66312, Seq: 1},
+			Options{GradBits: 2, WeightGradBits: 8, Batch: 66312, Seq: 1}, "66312 rows"},
 		{hidden, Options{GradBits: 8, Batch: 66311, Seq: 1}, Options{GradBits: 8, Batch: 66312, Seq: 1}, "66312 rows"},
 		{reads, Options{GradBits: 8, Batch: 66311, Seq: 1}, Options{GradBits: 8, Batch: 66312, Seq: 1}, "66312 rows"},
 		{reads, Options{Batch: 66312, Seq: 1}, Options{GradBits: 8, Batch: 6029, Seq: 11}, "66319 rows"},

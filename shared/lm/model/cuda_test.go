@@ -44,17 +44,18 @@ func TestTrainingOnGPU(t *testing.T) {
 	dev, all := gpu(t), variants()
 	mixed := all["v77 pointer"].V76()
 	for name, o := range map[string]struct {
-		config Config
-		grad   int
+		config           Config
+		grad, weightGrad int
 	}{
-		"float": {all["stream float"], kernels.FloatBits}, "strict": {all["strict"], 4}, "stream4": {all["stream 4"], 4},
-		"v77": {all["v77"], 4}, "v77 float": {all["v77"], kernels.FloatBits}, "v77 mixed": {mixed, 5},
+		"float": {all["stream float"], kernels.FloatBits, 0}, "strict": {all["strict"], 4, 0},
+		"stream4": {all["stream 4"], 4, 0}, "v77": {all["v77"], 4, 0}, "v77 float": {all["v77"], kernels.FloatBits, 0},
+		"v77 mixed": {mixed, 5, 0}, "strict, weights": {all["strict"], 4, 8}, "v77, weights": {all["v77"], 4, 8},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := o.config
 			var first, second []Parameter
 			for i, d := range []kernels.Device{cpu.New(cpu.Options{}), dev, dev} {
-				m, err := New(c, d, Options{Batch: 2, GradBits: o.grad})
+				m, err := New(c, d, Options{Batch: 2, GradBits: o.grad, WeightGradBits: o.weightGrad})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -17,7 +17,10 @@ type Options struct {
 	Inference bool
 	// GradBits is 2 to 8, to round gradients to integers of so many bits for products, or 16 (the default) for floats.
 	GradBits int
-	Freeze   []string // patterns of parameters that do not train: see Config.Frozen
+	// WeightGradBits is 2 to 8: the bits of these integers in products that give weights' gradients, and in both products
+	// of the language-model head. 0 (the default) is as GradBits. Where GradBits is 16 nothing is rounded.
+	WeightGradBits int
+	Freeze         []string // patterns of parameters that do not train: see Config.Frozen
 	// FlipThreshold above 0 trains without float latents. A weight flips when the gradients that want its other sign
 	// exceed those that want its sign by more than the threshold. At most 126, and not together with Bonsai.
 	FlipThreshold int
@@ -56,6 +59,9 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: seq is %d, want 1 to the configuration's %d", o.Seq, c.Seq)
 	case o.ScaleBits != 16 && o.ScaleBits != 32:
 		return fmt.Errorf("model options: scale bits are %d, want 16 or 32", o.ScaleBits)
+	case o.WeightGradBits != 0 && (o.WeightGradBits < 2 || o.WeightGradBits > 8):
+		return fmt.Errorf("model options: weight grad bits are %d, want 2 to 8, or 0 for the other gradients' bits",
+			o.WeightGradBits)
 	case o.FlipThreshold < 0 || o.FlipThreshold > maxFlipThreshold:
 		return fmt.Errorf("model options: flip threshold is %d, want 1 to %d, or 0 for float latents", o.FlipThreshold,
 			maxFlipThreshold)
@@ -67,10 +73,11 @@ func (o *Options) ensureDefaults(c Config) error {
 		return fmt.Errorf("model options: weights that flip are ±1, and the codebook's have %d codebook_bits: want 1, "+
 			"or a flip threshold of 0", c.CodebookBits)
 	}
-	if err := kernels.CheckGradBits(o.gradBits()); err != nil {
+	blocks, _ := GradBits(o.GradBits, o.WeightGradBits)
+	if err := kernels.CheckGradBits(blocks); err != nil {
 		return fmt.Errorf("model options: grad bits: %w", err)
 	}
-	if err := c.CheckSums(o.Batch*o.Seq, o.GradBits); err != nil {
+	if err := c.CheckSums(o.Batch*o.Seq, o.GradBits, o.WeightGradBits); err != nil {
 		return fmt.Errorf("model options: %w", err)
 	}
 	if err := o.Documents.validate(c); err != nil {
@@ -79,8 +86,14 @@ func (o *Options) ensureDefaults(c Config) error {
 	return o.checkRanks()
 }
 
-// gradBits are the bits of gradients in the products of linears.
-func (o Options) gradBits() kernels.GradBits { return kernels.GradBits{Input: o.GradBits, Weight: o.GradBits} }
+// GradBits are the bits of gradients in the products of the blocks' linears, and in those of the language-model head,
+// with these Options.GradBits and Options.WeightGradBits.
+func GradBits(bits, weightBits int) (blocks, lmHead kernels.GradBits) {
+	if bits == kernels.FloatBits || weightBits == 0 {
+		weightBits = bits
+	}
+	return kernels.GradBits{Input: bits, Weight: weightBits}, kernels.GradBits{Input: weightBits, Weight: weightBits}
+}
 
 // Settings are what one pass depends on beside parameters and tokens.
 type Settings struct {

@@ -211,8 +211,8 @@ func (m *Model) trainingParts(at place) []part {
 
 func (m *Model) enqueueLMHeadBackward() {
 	b := &m.buffers
-	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.lmHeadIn, m.strict(m.codebook), b.targets,
-		m.options.gradBits())
+	_, bits := GradBits(m.options.GradBits, m.options.WeightGradBits)
+	m.dev.CrossEntropyBackward(b.losses, b.dStream, m.dCodebook, b.lmHeadIn, m.strict(m.codebook), b.targets, bits)
 	m.dev.AddSum(b.totalLoss, b.losses)
 	m.dev.Zero(b.dx)
 	m.dev.NormalizeBackward(b.dx, m.dGainOut, b.dStream, b.out, m.normOut, m.config.Stream())
@@ -220,7 +220,8 @@ func (m *Model) enqueueLMHeadBackward() {
 
 // enqueueLayerBackward replaces the gradient of a layer's output, in dx, by that of its input.
 func (m *Model) enqueueLayerBackward(l *layer) {
-	b, stream, bits := &m.buffers, m.config.Stream(), m.options.gradBits()
+	b, stream := &m.buffers, m.config.Stream()
+	bits, _ := GradBits(m.options.GradBits, m.options.WeightGradBits)
 	var whole kernels.Derivative
 	var none kernels.KShift
 	m.dev.LinearBackward(b.dHidden, l.dDown, b.dx, whole, l.hidden, m.strict(l.down), none, bits)
