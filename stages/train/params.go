@@ -13,27 +13,28 @@ import (
 // Params are the stage's parameters: the model, its optimizer, and when to log and save. The sequence length is not
 // among them: it is the dataset's.
 type Params struct {
-	Preset       string `json:"preset" usage:"size of the model: nano, 75M or 300M. After run --in, also the pipeline preset's other parameters"`
-	D            int    `json:"d" usage:"width of the residual stream; 0: the preset's"`
-	Layers       int    `json:"layers" usage:"number of layers; 0: the preset's"`
-	Heads        int    `json:"heads" usage:"attention heads of a layer; 0: the preset's"`
-	FF           int    `json:"ff" usage:"width of the feed-forward layer; 0: the preset's"`
-	Vocab        int    `json:"vocab" usage:"size of the vocabulary; 0: the tokenizer's, above 4096 rounded up to a multiple of 128"`
-	Attention    string `json:"attention"` // see Usage
-	RWSPK        int    `json:"rwsp_k" usage:"RWSP: number of keys that a query reads, its survivors"`
-	KShiftLayers []int  `json:"kshift_layers" usage:"K-shift: layers whose keys also read an earlier position"`
-	KShiftOffset int    `json:"kshift_offset" usage:"K-shift: distance to that earlier position"`
-	KShiftSelf   bool   `json:"kshift_self" usage:"K-shift: keys read their own position too"`
-	Alibi        bool   `json:"alibi" usage:"scores fall with the distance between query and key (ALiBi)"`
-	StreamBits   int    `json:"stream_bits" usage:"bits with which linears read the residual stream: 1 (its sign), 2 to 8 (levels) or 16 (floats)"`
-	HiddenBits   int    `json:"hidden_bits" digest:"unless=1" usage:"v77: bits with which down reads the output of up: 1 (its sign) or 2 to 8 (levels of the squared ReLU)"`
-	QueryBits    int    `json:"query_bits" digest:"unless=1" usage:"v77: bits of the queries of attention, against keys of signs: 1 (signs) or 2 to 8 (levels)"`
-	ValueBits    int    `json:"value_bits" digest:"unless=1" usage:"v77: bits of the values that attention reads: 1 (signs) or 2 to 8 (levels)"`
-	ReadBits     int    `json:"read_bits" digest:"unless=1" usage:"v77: bits with which o reads what attention read: 1 (its sign) or 2 to 8 (levels), at most value_bits"`
-	CodebookBits int    `json:"codebook_bits" digest:"unless=1" usage:"v77: bits of the weights of the embedding and the language-model head: 1 (signs) or 2 to 8 (levels)"`
-	Hadamard     int    `json:"hadamard" digest:"unless=0" usage:"v77: size of the blocks of the normalized residual stream that are rotated before linears read it: a power of two that divides d; 0: no rotation"`
-	Documents    string `json:"documents" usage:"packed: a token reads across the ends of documents; separate: it reads its own document alone"`
-	GradBits     int    `json:"grad_bits" usage:"bits of the integers to which gradients are rounded for products: 2 to 8, or 16 (floats)"`
+	Preset         string `json:"preset" usage:"size of the model: nano, 75M or 300M. After run --in, also the pipeline preset's other parameters"`
+	D              int    `json:"d" usage:"width of the residual stream; 0: the preset's"`
+	Layers         int    `json:"layers" usage:"number of layers; 0: the preset's"`
+	Heads          int    `json:"heads" usage:"attention heads of a layer; 0: the preset's"`
+	FF             int    `json:"ff" usage:"width of the feed-forward layer; 0: the preset's"`
+	Vocab          int    `json:"vocab" usage:"size of the vocabulary; 0: the tokenizer's, above 4096 rounded up to a multiple of 128"`
+	Attention      string `json:"attention"` // see Usage
+	RWSPK          int    `json:"rwsp_k" usage:"RWSP: number of keys that a query reads, its survivors"`
+	KShiftLayers   []int  `json:"kshift_layers" usage:"K-shift: layers whose keys also read an earlier position"`
+	KShiftOffset   int    `json:"kshift_offset" usage:"K-shift: distance to that earlier position"`
+	KShiftSelf     bool   `json:"kshift_self" usage:"K-shift: keys read their own position too"`
+	Alibi          bool   `json:"alibi" usage:"scores fall with the distance between query and key (ALiBi)"`
+	StreamBits     int    `json:"stream_bits" usage:"bits with which linears read the residual stream: 1 (its sign), 2 to 8 (levels) or 16 (floats)"`
+	HiddenBits     int    `json:"hidden_bits" digest:"unless=1" usage:"v77: bits with which down reads the output of up: 1 (its sign) or 2 to 8 (levels of the squared ReLU)"`
+	QueryBits      int    `json:"query_bits" digest:"unless=1" usage:"v77: bits of the queries of attention, against keys of signs: 1 (signs) or 2 to 8 (levels)"`
+	ValueBits      int    `json:"value_bits" digest:"unless=1" usage:"v77: bits of the values that attention reads: 1 (signs) or 2 to 8 (levels)"`
+	ReadBits       int    `json:"read_bits" digest:"unless=1" usage:"v77: bits with which o reads what attention read: 1 (its sign) or 2 to 8 (levels), at most value_bits"`
+	CodebookBits   int    `json:"codebook_bits" digest:"unless=1" usage:"v77: bits of the weights of the embedding and the language-model head: 1 (signs) or 2 to 8 (levels)"`
+	Hadamard       int    `json:"hadamard" digest:"unless=0" usage:"v77: size of the blocks of the normalized residual stream that are rotated before linears read it: a power of two that divides d; 0: no rotation"`
+	Documents      string `json:"documents" usage:"packed: a token reads across the ends of documents; separate: it reads its own document alone"`
+	GradBits       int    `json:"grad_bits" usage:"bits of the integers to which gradients are rounded for products: 2 to 8, or 16 (floats)"`
+	WeightGradBits int    `json:"weight_grad_bits" digest:"unless=0" usage:"bits of these integers in the products that give weights' gradients, and in both products of the language-model head: 2 to 8; 0: grad_bits; without effect where grad_bits is 16"`
 
 	Init            string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt; the model takes its sizes and options from there"`
 	InitDigest      string   `json:"init_digest" usage:"digest of the file init; computed when absent, and a file of another digest is refused"`
@@ -157,6 +158,8 @@ func (p Params) check() error {
 		{p.GradientSums != floatSums && p.GradientSums != fixedSums,
 			fmt.Sprintf("gradient_sums is %q: it must be %s or %s", p.GradientSums, floatSums, fixedSums)},
 		{p.StopAt < 0, "stop_at must not be negative"},
+		{p.WeightGradBits != 0 && (p.WeightGradBits < 2 || p.WeightGradBits > 8),
+			fmt.Sprintf("weight_grad_bits is %d: it must be 0 or lie between 2 and 8", p.WeightGradBits)},
 		{p.LogEvery < 1, fmt.Sprintf("log_every is %d: it must be positive", p.LogEvery)},
 	}, p.optimizerRules(), p.rampRules(), p.planesRules()) {
 		if c.wrong {
@@ -270,8 +273,9 @@ func (p Params) config(t dataset.TokenizerInfo, seq int) (model.Config, error) {
 	if err := c.Validate(); err != nil {
 		return c, err
 	}
-	if err := c.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits); err != nil {
-		return c, fmt.Errorf("micro_tokens is %d and grad_bits %d: %w", p.MicroTokens, p.GradBits, err)
+	if err := c.CheckSums(min(p.MicroTokens, p.BatchTokens), p.GradBits, p.WeightGradBits); err != nil {
+		return c, fmt.Errorf("micro_tokens is %d, grad_bits %d and weight_grad_bits %d: %w", p.MicroTokens, p.GradBits,
+			p.WeightGradBits, err)
 	}
 	return c, nil
 }

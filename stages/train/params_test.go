@@ -59,6 +59,13 @@ func TestRangesOfParameters(t *testing.T) {
 		{"checkpoint_every", []float64{1}, []float64{0}, func(p *Params, v float64) { p.CheckpointEvery = int(v) }},
 		{"validation_sequences", []float64{0}, []float64{-1}, func(p *Params, v float64) { p.ValidationSequences = int(v) }},
 		{"grad_bits", []float64{2, 8, 16}, []float64{1, 9, 15, 17}, func(p *Params, v float64) { p.GradBits = int(v) }},
+		{"weight_grad_bits", []float64{0, 2, 8}, []float64{-1, 1, 9, 16}, func(p *Params, v float64) {
+			p.GradBits, p.WeightGradBits = 4, int(v)
+		}},
+		{"weight_grad_bits", []float64{0, 8}, []float64{1, 16}, func(p *Params, v float64) { p.WeightGradBits = int(v) }},
+		{"micro_tokens", []float64{66311}, []float64{66312}, func(p *Params, v float64) {
+			p.MicroTokens, p.BatchTokens, p.GradBits, p.WeightGradBits, p.StreamBits = int(v), 1<<20, 4, 8, 8
+		}},
 		{"binarize_anneal_end_frac", []float64{0.01, 1}, []float64{0, 1.01},
 			func(p *Params, v float64) { p.BinarizeAnnealEndFrac = v }},
 		{"flip_threshold", []float64{1, 126}, []float64{0, 127}, func(p *Params, v float64) { p.FlipThreshold = int(v) }},
@@ -163,6 +170,6 @@ func TestDefaults(t *testing.T) {
 		"preset": "nano", "query_bits": 1, "read_bits": 1, "rwsp_k": 4, "schedule": "cosine", "seed": 42,
 		"sequence_ramp": 0.25, "sequence_start": 0, "steps": 600, "stop_at": 0,
 		"stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32, "value_bits": 1, "vocab": 0,
-		"warmup": 50, "weight_decay": 0, "weight_decay_schedule": "constant"
+		"warmup": 50, "weight_decay": 0, "weight_decay_schedule": "constant", "weight_grad_bits": 0
 	}`)
 }

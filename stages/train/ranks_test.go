@@ -39,7 +39,7 @@ func numberOfDevicesDoesNotMatter(t *testing.T, devices func(ranks int) string, 
 	for name, recipe := range map[string]string{
 		"v76": "--grad-bits 4",
 		"v77": "--stream-bits 4 --hidden-bits 4 --query-bits 2 --value-bits 4 --read-bits 3 --codebook-bits 2 " +
-			"--grad-bits 4 --optimizer muon",
+			"--grad-bits 4 --weight-grad-bits 8 --optimizer muon",
 		"truebit": "--truebit --flip-threshold 4",
 	} {
 		t.Run(name, func(t *testing.T) {

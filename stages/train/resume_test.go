@@ -41,12 +41,13 @@ func small(manifest, out string, more ...string) []string {
 // However often and however a run is stopped, it ends with the files of one that was not.
 func TestResumedRunEndsWithTheSameBytes(t *testing.T) {
 	recipes := map[string][]string{
-		"v76":    nil,
-		"grad 4": {"--grad-bits", "4"},
-		"busy":   {"--checkpoint-every", "1"}, // always a checkpoint on its way
-		"v75":    {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
-		"Muon":   {"--optimizer", "muon", "--schedule", "trapezoid"},
-		"bonsai": {"--anneal-binarize"},
+		"v76":               nil,
+		"grad 4":            {"--grad-bits", "4"},
+		"grad 4, weights 8": {"--grad-bits", "4", "--weight-grad-bits", "8"},
+		"busy":              {"--checkpoint-every", "1"}, // always a checkpoint on its way
+		"v75":               {"--attention", "pointer", "--kshift-layers", "none", "--stream-bits", "4"},
+		"Muon":              {"--optimizer", "muon", "--schedule", "trapezoid"},
+		"bonsai":            {"--anneal-binarize"},
 		"ramps": strings.Fields("--sequence-start 2 --sequence-ramp 0.6 --batch-start 16 --batch-ramp 0.8 " +
 			"--documents separate --weight-decay 0.1 --weight-decay-schedule rate --schedule linear --final-share 0 " +
 			"--gamma-steps 20"),

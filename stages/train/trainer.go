@@ -96,9 +96,10 @@ func newTrainer(ctx context.Context, job *stage.Job[Params], in event.DatasetSea
 		job: job, dataset: in, tokenizer: m.Tokenizer, vocab: vocab, data: data, recipe: recipe, config: c,
 		lengths: lengths,
 		options: model.Options{
-			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, Bonsai: p.AnnealBinarize, Freeze: p.Freeze,
-			FlipThreshold: p.flipThreshold(), Muon: p.Optimizer == muon, Documents: p.documents(m.Tokenizer), Snapshots: true,
-			FixedSums: p.GradientSums == fixedSums, Abandon: func() bool { return ctx.Err() != nil },
+			Batch: micro, Seq: c.Seq, GradBits: p.GradBits, WeightGradBits: p.WeightGradBits, Bonsai: p.AnnealBinarize,
+			Freeze: p.Freeze, FlipThreshold: p.flipThreshold(), Muon: p.Optimizer == muon,
+			Documents: p.documents(m.Tokenizer), Snapshots: true, FixedSums: p.GradientSums == fixedSums,
+			Abandon: func() bool { return ctx.Err() != nil },
 		},
 		batches:  prefetcher{batches: newBatches(data.Train, p.Seed, c.Seq, perStep, from), steps: p.Steps},
 		bestBits: math.Inf(1),
