@@ -55,6 +55,7 @@ func newApp() *cli.App {
 			&cli.StringFlag{Name: "documents", Value: model.Packed, Usage: "packed or separate, as train's"},
 			&cli.IntFlag{Name: "document-tokens", Value: 500, Usage: "mean length of separate documents"},
 			&cli.IntFlag{Name: "grad-bits", Value: 4, Usage: "bits of gradients, as train's"},
+			&cli.IntFlag{Name: "weight-grad-bits", Usage: "bits of weights' gradients, as train's; 0: those of --grad-bits"},
 			&cli.StringFlag{Name: "gradient-sums", Usage: "float or fixed, as train's; several devices need fixed, which is " +
 				"their default, and one device takes float"},
 			&cli.IntFlag{Name: "tokens", Value: 4096, Usage: "tokens of a step, of all devices together"},
@@ -98,20 +99,21 @@ func run(c *cli.Context) error {
 
 // settings say what is measured.
 type settings struct {
-	preset       string
-	config       model.Config
-	muon         bool
-	muonSteps    int
-	gradBits     int
-	fixedSums    bool // of gradients
-	documents    model.Documents
-	length       int // of a document on average, in tokens
-	tokens       int // of a step
-	micro        int // of a micro-batch
-	steps        int
-	devices      []string
-	threads      int // of all devices
-	measuredInto int // steps that are looked into
+	preset         string
+	config         model.Config
+	muon           bool
+	muonSteps      int
+	gradBits       int
+	weightGradBits int
+	fixedSums      bool // of gradients
+	documents      model.Documents
+	length         int // of a document on average, in tokens
+	tokens         int // of a step
+	micro          int // of a micro-batch
+	steps          int
+	devices        []string
+	threads        int // of all devices
+	measuredInto   int // steps that are looked into
 }
 
 func settingsOf(c *cli.Context) (s settings, err error) {
@@ -137,6 +139,7 @@ func settingsOf(c *cli.Context) (s settings, err error) {
 			*size = c.Int(name)
 		}
 	}
+	s.weightGradBits = c.Int("weight-grad-bits")
 	s.config.StreamBits = c.Int("stream-bits")
 	s.config.HiddenBits, s.config.QueryBits = c.Int("hidden-bits"), c.Int("query-bits")
 	s.config.ValueBits, s.config.ReadBits = c.Int("value-bits"), c.Int("read-bits")
@@ -203,8 +206,8 @@ func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device
 
 // build builds the model on a device, which c joins with others unless it is nil.
 func (s settings) build(dev kernels.Device, c kernels.Communicator) (*model.Model, error) {
-	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, Muon: s.muon,
-		Documents: s.documents, FixedSums: s.fixedSums, Communicator: c})
+	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits,
+		WeightGradBits: s.weightGradBits, Muon: s.muon, Documents: s.documents, FixedSums: s.fixedSums, Communicator: c})
 	if err == nil {
 		err = m.Init(1)
 	}

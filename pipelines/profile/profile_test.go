@@ -115,18 +115,20 @@ func TestWork(t *testing.T) {
 	// 7 tokens.
 	const each = 2 * 7
 	for _, test := range []struct {
-		stream, grad  int
-		gpu           bool
-		binary, bytes float64
+		stream, grad, weightGrad int
+		gpu                      bool
+		binary, bytes            float64
 	}{
-		{4, kernels.FloatBits, true, each * (4*(12+6+10) + 4 + 6), 0},
-		{1, 3, true, each * (12 + 4 + 6 + 6 + 10) * (1 + 3 + 3), 0},
-		{4, 3, true, each * (4*(12+6+10) + 4 + 6 + 3*(12+4+6+6+10) + 3*(4+6)), each * (12 + 6 + 10)},
-		{4, 3, false, each * (4*(12+6) + 4 + 6 + 3*(12+4+6+6) + 3*(4+6) + 3*4*(12+6)), 0},
-		{16, 3, true, each * (4 + 6 + 3*(12+4+6+6+10) + 3*(4+6)), 0},
+		{4, kernels.FloatBits, 8, true, each * (4*(12+6+10) + 4 + 6), 0},
+		{1, 3, 0, true, each * (12 + 4 + 6 + 6 + 10) * (1 + 3 + 3), 0},
+		{1, 3, 5, true, each * ((12+4+6+6)*(1+3+5) + 10*(1+5+5)), 0},
+		{4, 3, 5, false, each * (4*(12+6) + 4 + 6 + 3*(12+4+6+6) + 5*(4+6) + 5*4*(12+6)), 0},
+		{4, 3, 0, true, each * (4*(12+6+10) + 4 + 6 + 3*(12+4+6+6+10) + 3*(4+6)), each * (12 + 6 + 10)},
+		{4, 3, 0, false, each * (4*(12+6) + 4 + 6 + 3*(12+4+6+6) + 3*(4+6) + 3*4*(12+6)), 0},
+		{16, 3, 0, true, each * (4 + 6 + 3*(12+4+6+6+10) + 3*(4+6)), 0},
 	} {
 		c.StreamBits = test.stream
-		w := workOf(c, test.grad, 7, test.gpu)
+		w := workOf(c, test.grad, test.weightGrad, 7, test.gpu)
 		if w[timing.BinaryProducts] != test.binary || w[timing.ByteProducts] != test.bytes {
 			t.Errorf("%+v: counted %v", test, w)
 		}
@@ -164,9 +166,10 @@ func TestMeasure(t *testing.T) {
 
 func TestTitleNamesWhatIsNotThePresets(t *testing.T) {
 	for want, change := range map[string]func(*measurement){
-		"300M on ":                                func(*measurement) {},
-		"300M with sequences of 8192 tokens on ":  func(m *measurement) { m.config.Seq = 8192 },
-		"300M but d 2048, 4 layers, 16 heads, ff": func(m *measurement) { m.config.D, m.config.Layers = 2048, 4 },
+		"300M on ":                                   func(*measurement) {},
+		"300M with sequences of 8192 tokens on ":     func(m *measurement) { m.config.Seq = 8192 },
+		"300M with weights' gradients of 8 bits on ": func(m *measurement) { m.weightGradBits = 8 },
+		"300M but d 2048, 4 layers, 16 heads, ff":    func(m *measurement) { m.config.D, m.config.Layers = 2048, 4 },
 	} {
 		m := recorded(t)
 		change(&m)

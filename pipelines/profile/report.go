@@ -48,7 +48,7 @@ func (m measurement) summarize() summary {
 			s.floats += m.perStep(o.Time)
 		}
 	}
-	done, most := workOf(m.config, m.gradBits, m.tokens, m.gpu()), peaks(m.name)
+	done, most := workOf(m.config, m.gradBits, m.weightGradBits, m.tokens, m.gpu()), peaks(m.name)
 	for _, r := range byName {
 		if n := done[r.name]; n > 0 && r.time > 0 {
 			r.rate = n / r.time.Seconds()
@@ -93,6 +93,9 @@ func (s settings) title(device string, median time.Duration) string {
 		preset += fmt.Sprintf(" with hidden layers of %d bits, queries of %d, values of %d, reads of %d, "+
 			"a codebook of %d, rotations of %d", c.Hidden().Bits(), c.Queries().Bits(), c.Values().Bits(), c.Reads().Bits(),
 			c.Codebook().Bits(), c.Hadamard)
+	}
+	if s.weightGradBits > 0 && s.gradBits != kernels.FloatBits {
+		preset += fmt.Sprintf(" with weights' gradients of %d bits", s.weightGradBits)
 	}
 	if s.muon {
 		preset += fmt.Sprintf(" with %d steps of Muon", s.muonSteps)

@@ -12,11 +12,13 @@ import (
 // planes, and pairs of bytes.
 type work map[timing.Category]float64
 
-// workOf counts the products of a step with the given bits of gradients. A GPU multiplies as bytes where the right side
-// has several planes: the inputs, in the gradients of weights, and the codebook. The processor has no bytes.
-func workOf(c model.Config, gradBits, tokens int, gpu bool) work {
+// workOf counts the products of a step with the given bits of gradients: train's grad_bits and weight_grad_bits. A GPU
+// multiplies as bytes where the right side has several planes: the inputs, in the gradients of weights, and the
+// codebook. The processor has no bytes.
+func workOf(c model.Config, gradBits, weightGradBits, tokens int, gpu bool) work {
 	w := work{}
-	linear := func(in, out, planes, weights int) {
+	blocks, lmHead := model.GradBits(gradBits, weightGradBits)
+	linear := func(in, out, planes, weights int, gradients kernels.GradBits) {
 		one := 2 * float64(tokens) * float64(in) * float64(out)
 		product := func(left, right int) {
 			switch {
@@ -28,20 +30,20 @@ func workOf(c model.Config, gradBits, tokens int, gpu bool) work {
 			}
 		}
 		product(planes, weights)
-		if gradBits == kernels.FloatBits {
+		if !gradients.Rounded() {
 			return
 		}
-		product(gradBits, weights) // gradients of inputs
-		product(gradBits, planes)  // gradients of weights
+		product(gradients.Input, weights)
+		product(gradients.Weight, planes)
 	}
 	for range c.Layers {
-		linear(c.D, 3*c.D, c.StreamBits, 1)
-		linear(c.D, c.D, max(1, c.ReadBits), 1)
-		linear(c.D, c.FF, c.StreamBits, 1)
-		linear(c.FF, c.D, max(1, c.HiddenBits), 1)
+		linear(c.D, 3*c.D, c.StreamBits, 1, blocks)
+		linear(c.D, c.D, max(1, c.ReadBits), 1, blocks)
+		linear(c.D, c.FF, c.StreamBits, 1, blocks)
+		linear(c.FF, c.D, max(1, c.HiddenBits), 1, blocks)
 	}
 	if gpu { // on the processor those of the head are part of the loss
-		linear(c.D, c.Vocab, c.StreamBits, max(1, c.CodebookBits))
+		linear(c.D, c.Vocab, c.StreamBits, max(1, c.CodebookBits), lmHead)
 	}
 	return w
 }
