@@ -1,6 +1,7 @@
 // The parts of the CUDA driver and of NCCL that this tree calls, without a GPU. Device memory is the host's. The kernels
 // of fixed-point sums compute; all others do nothing. Copies and kernels are done when they are called, or when the graph
-// that they were recorded in is launched. Exchanges go on beside them in a thread of each rank, through a file that the ranks share, and begin late: who reads too early sees it.
+// that they were recorded in is launched. Exchanges go on beside them in a thread of each rank, through a file that the
+// ranks share, and begin late: who reads too early sees it.
 //
 // FAKE_NCCL=FUNCTION:RESULT makes that function of NCCL answer RESULT; ncclCommGetAsyncError reports it. With rank1:RESULT
 // rank 1 alone cannot join.
@@ -125,7 +126,10 @@ int cuLaunchKernelEx(const struct { unsigned sizes[7]; Stream stream; } *config,
   return count ? run(config->stream, n) : 0;
 }
 
-int cuStreamBeginCapture_v2(Stream s, int mode) { recording[current]++; return !(s->recorded = calloc(1, sizeof(Graph))); }
+int cuStreamBeginCapture_v2(Stream s, int mode) {
+  recording[current]++;
+  return !(s->recorded = calloc(1, sizeof(Graph)));
+}
 int cuStreamEndCapture(Stream s, Graph **g) { recording[current]--; *g = s->recorded; s->recorded = 0; return 0; }
 int cuGraphInstantiateWithFlags(Graph **e, Graph *g, unsigned long long flags) {
   if (!(*e = malloc(sizeof *g))) return 1;
@@ -186,7 +190,7 @@ static int exchange(Comm c, Exchange e) {
   if (!meet(c)) return 0;
   for (int i = 0; i < c->ranks; i++)
     if (memcmp(&s->kind[i], &s->kind[c->rank], sizeof *s->kind)) c->error = invalidUsage;
-  if (c->error) return 0;
+  if (c->error || !meet(c)) return 0; // nobody may begin the next exchange before all have compared
   for (size_t at = 0; at < e.bytes; at += piece) {
     size_t n = e.bytes - at < piece ? e.bytes - at : piece;
     memcpy(s->data[c->rank], e.x + at, n);
