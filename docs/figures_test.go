@@ -198,7 +198,7 @@ func compareTerminal(t *testing.T, printed string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, shown, _ := strings.Cut(string(readme), "```text\nrun v76-nano-")
+	_, shown, _ := strings.Cut(string(readme), "```text\nrun v77-nano-")
 	shown, _, _ = strings.Cut(shown, "```")
 	lines := measured.FindAllString(shown, -1)
 	_, legend, _ := strings.Cut(shown, "\ncheckpoint  optimizer")

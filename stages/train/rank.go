@@ -37,7 +37,7 @@ func rankMain() int {
 		_ = f.Close()
 		conns[i] = c
 	}
-	w := &worker{next: conns[1], prior: conns[2], orders: listen(conns[0]), answers: gob.NewEncoder(conns[0])}
+	w := &worker{next: conns[1], prior: conns[2], orders: listen(conns[0], func() { os.Exit(0) }), answers: gob.NewEncoder(conns[0])}
 	err := w.work()
 	var device interface{ Unfit() bool }
 	deviceLost := errors.As(err, &device) && device.Unfit()
@@ -51,14 +51,16 @@ func rankMain() int {
 	return 1
 }
 
-// listen reads the orders of rank 0. When rank 0 has ended, this process ends at once, whatever it is at.
-func listen(from io.Reader) <-chan order {
+// listen reads the orders of rank 0. When rank 0 has ended, it calls end, which ends this process at once, whatever it
+// is at.
+func listen(from io.Reader, end func()) <-chan order {
 	orders := make(chan order, 8) // those told ahead wait here, two at most, so that the end is read
 	go func() {
 		for in := gob.NewDecoder(from); ; {
 			var o order
 			if err := in.Decode(&o); err != nil {
-				os.Exit(0)
+				end()
+				return
 			}
 			orders <- o
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"net"
@@ -238,5 +239,23 @@ func TestLostRankSaysWhy(t *testing.T) {
 	var unfit interface{ Unfit() bool }
 	if !errors.As(err, &unfit) || !unfit.Unfit() || !strings.Contains(err.Error(), "an order that this program does not") {
 		t.Errorf("the rank's end gave %v", err)
+	}
+}
+
+// A rank that still computes has orders waiting, and learns at once that rank 0 has ended.
+func TestRankEndsWhileOrdersWait(t *testing.T) {
+	var orders bytes.Buffer
+	out := gob.NewEncoder(&orders)
+	for range 2 {
+		if err := out.Encode(order{Share: &share{}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan struct{})
+	listen(&orders, func() { close(ended) })
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Fatal("the end is not noticed while two orders wait")
 	}
 }
