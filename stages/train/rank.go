@@ -37,7 +37,8 @@ func rankMain() int {
 		_ = f.Close()
 		conns[i] = c
 	}
-	w := &worker{next: conns[1], prior: conns[2], orders: listen(conns[0], func() { os.Exit(0) }), answers: gob.NewEncoder(conns[0])}
+	orders := listen(conns[0], func() { os.Exit(0) })
+	w := &worker{next: conns[1], prior: conns[2], orders: orders, answers: gob.NewEncoder(conns[0])}
 	err := w.work()
 	var device interface{ Unfit() bool }
 	deviceLost := errors.As(err, &device) && device.Unfit()
