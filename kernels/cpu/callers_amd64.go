@@ -8,6 +8,7 @@ func (s *instructions) useAVX2() {
 	s.countCommon = countCommonAVX2
 	s.addCounts = addCountsAVX2
 	s.tile = tileAVX2
+	s.byteProducts = byteProductsAVX2
 	s.makeTables = makeTablesAVX2
 	s.lookup = lookupAVX2
 	s.packSigns = packSignsAVX2

@@ -298,6 +298,14 @@ func tilePairAVX512(c []float64, ldc int, a, b []float64, k int) {
 	}
 }
 
+func byteProductsAVX2(dst []int32, panel []byte, q []int8, qStride, groups, flush int) {
+	if groups > 0 {
+		_, _ = dst[byteRows*2*byteCols-1], panel[groups*byteGroup*byteCols-1]
+		_ = q[(byteRows-1)*qStride+groups*byteGroup-1]
+		byteProductsLoopAVX2(&dst[0], &panel[0], &q[0], qStride, groups, flush)
+	}
+}
+
 func byteProductsAVX512(dst []int32, panel []byte, q []int8, qStride, groups, flush int) {
 	if groups > 0 {
 		_, _ = dst[byteRows*2*byteCols-1], panel[groups*byteGroup*byteCols-1]

@@ -24,6 +24,11 @@ func addCountsLoopAVX2(sums *int32, counts *int32, shift int32, n int)
 //go:noescape
 func tileLoopAVX2(c *float64, ldc int, a *float64, b *float64, k int)
 
+// byteProductsLoopAVX2 is byteProductsGo for one group or more.
+//
+//go:noescape
+func byteProductsLoopAVX2(dst *int32, panel *byte, q *int8, qStride int, groups int, flush int)
+
 // makeTablesLoopAVX2 is makeTablesGo for n integers, a multiple of 32.
 //
 //go:noescape

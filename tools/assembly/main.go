@@ -29,7 +29,7 @@ func main() {
 	}
 	ConstraintExpr("amd64")
 	for _, write := range []func(){
-		countDiffering, countCommon, addCounts, tile, makeTables, lookup,
+		countDiffering, countCommon, addCounts, tile, byteProducts, makeTables, lookup,
 		packSigns, packMask, setBits, expandBits, transposeBits, transposeBytes,
 		scaleBytes, scaleIntegers, scaleToBFloats, affineSums, signsOfSums, addScaled, randomWords, roundRow, roundColumns,
 		affine, squaredReLU, roundBFloats, widenBFloats, mask, maskBFloats, add, multiply, scale,
