@@ -299,19 +299,25 @@ func tilePairAVX512(c []float64, ldc int, a, b []float64, k int) {
 }
 
 func byteProductsAVX2(dst []int32, panel []byte, q []int8, qStride, groups, flush int) {
-	if groups > 0 {
-		_, _ = dst[byteRows*2*byteCols-1], panel[groups*byteGroup*byteCols-1]
-		_ = q[(byteRows-1)*qStride+groups*byteGroup-1]
+	if hasGroups(dst, panel, q, qStride, groups) {
 		byteProductsLoopAVX2(&dst[0], &panel[0], &q[0], qStride, groups, flush)
 	}
 }
 
 func byteProductsAVX512(dst []int32, panel []byte, q []int8, qStride, groups, flush int) {
-	if groups > 0 {
-		_, _ = dst[byteRows*2*byteCols-1], panel[groups*byteGroup*byteCols-1]
-		_ = q[(byteRows-1)*qStride+groups*byteGroup-1]
+	if hasGroups(dst, panel, q, qStride, groups) {
 		byteProductsLoopAVX512(&dst[0], &panel[0], &q[0], qStride, groups, flush)
 	}
+}
+
+// hasGroups says whether there is a group to multiply. It looks at the ends of what the assembly reads and writes.
+func hasGroups(dst []int32, panel []byte, q []int8, qStride, groups int) bool {
+	if groups < 1 {
+		return false
+	}
+	_, _ = dst[byteRows*2*byteCols-1], panel[groups*byteGroup*byteCols-1]
+	_ = q[(byteRows-1)*qStride+groups*byteGroup-1]
+	return true
 }
 
 func makeTablesAVX512(dst []byte, q []int8) int32 {

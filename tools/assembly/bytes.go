@@ -6,11 +6,42 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// byteProducts goes through the panel four times, for eight columns each time. It keeps the sums of four rows in eight
-// registers, in 16 bits. After flush groups they are added to sums of 32 bits in memory.
+// byteMultiplier multiplies four rows with a panel of 32 columns, of which it passes over some at a time.
+type byteMultiplier struct {
+	set      string
+	size     int // bytes of a register
+	columns  int // registers that hold a group of the columns that are passed over together
+	register func() VecVirtual
+	zero     func(v VecVirtual)
+	move     func(from, to Op)
+	ones     Mem // of 16 bits
+}
+
 func byteProducts() {
-	const rows, columns = 4, 2 // registers
-	beginOther(avx2, "byteProducts", "func(dst *int32, panel *byte, q *int8, qStride, groups, flush int)",
+	byteMultiplier{
+		set: avx2, size: 32, columns: 2,
+		register: func() VecVirtual { return YMM() },
+		zero:     func(v VecVirtual) { VPXOR(v, v, v) },
+		move:     VMOVDQU,
+		ones:     quads4("ones16", all[uint64](0x0001000100010001)),
+	}.write()
+}
+
+func wideByteProducts() {
+	byteMultiplier{
+		set: avx512, size: 64, columns: 4,
+		register: func() VecVirtual { return ZMM() },
+		zero:     func(v VecVirtual) { VPXORD(v, v, v) },
+		move:     func(from, to Op) { VMOVDQU64(from, to) },
+		ones:     quads8("wideOnes16", 0x0001000100010001),
+	}.write()
+}
+
+// write writes a loop over columns, which keeps the sums of four rows in registers, in 16 bits. After flush groups they
+// are added to sums of 32 bits in memory.
+func (b byteMultiplier) write() {
+	const rows, group = 4, 256 // bytes of a group of all columns, and of a row of sums
+	beginOther(b.set, "byteProducts", "func(dst *int32, panel *byte, q *int8, qStride, groups, flush int)",
 		"for one group or more.")
 	dst, panel, stride := pointer("dst"), pointer("panel"), pointer("qStride")
 	groups, flush := pointer("groups"), pointer("flush")
@@ -18,128 +49,75 @@ func byteProducts() {
 	for r := 1; r < rows; r++ {
 		LEAQ(Mem{Base: row[r-1], Index: stride, Scale: 1}, row[r])
 	}
-	at := func(r, i int) Mem { return Mem{Base: dst, Disp: 256*r + 32*i} }
-	ones := constant(quads4("ones16", all[uint64](0x0001000100010001)))
-	times := GP64()
-	MOVQ(U32(4), times)
+	ones, passes := b.register(), GP64()
+	b.move(b.ones, ones)
+	MOVQ(U32(uint64(group/(b.size*b.columns))), passes)
 	Label("columns")
-	from, k, later, zero := GP64(), GP64(), GP64(), YMM()
+	none, from, k, later := b.register(), GP64(), GP64(), GP64()
+	b.zero(none)
+	b.sums(rows, func(r, i int) { b.move(none, b.sum(dst, group, r, i)) })
 	MOVQ(panel, from)
 	MOVQ(groups, later)
 	XORQ(k, k)
-	VPXOR(zero, zero, zero)
-	for r := range rows {
-		for i := range columns {
-			VMOVDQU(zero, at(r, i))
-		}
-	}
 	Label("part")
-	var sum [rows][columns]VecVirtual
-	for r := range sum {
-		for i := range sum[r] {
-			sum[r][i] = YMM()
-			VPXOR(sum[r][i], sum[r][i], sum[r][i])
-		}
-	}
+	var sum [rows][]VecVirtual
+	b.sums(rows, func(r, i int) {
+		sum[r] = append(sum[r], b.register())
+		b.zero(sum[r][i])
+	})
 	left := GP64()
 	MOVQ(later, left)
 	CMPQ(left, flush)
 	CMOVQGT(flush, left)
 	SUBQ(left, later)
 	Label("group")
-	var x [columns]VecVirtual
-	for i := range x {
-		x[i] = YMM()
-		VMOVDQU(Mem{Base: from, Disp: 32 * i}, x[i])
-	}
-	for r := range sum {
-		q := YMM()
-		VPBROADCASTQ(Mem{Base: row[r], Index: k, Scale: 1}, q)
-		for i := range x {
-			pairs := YMM()
-			VPMADDUBSW(q, x[i], pairs)
-			VPADDW(pairs, sum[r][i], sum[r][i])
-		}
-	}
+	b.group(from, k, row[:], sum[:])
 	ADDQ(Imm(8), k)
-	ADDQ(U32(256), from)
+	ADDQ(U32(group), from)
 	DECQ(left)
 	JNZ(LabelRef("group"))
-	for r := range sum {
-		for i := range sum[r] {
-			VPMADDWD(ones, sum[r][i], sum[r][i])
-			VPADDD(at(r, i), sum[r][i], sum[r][i])
-			VMOVDQU(sum[r][i], at(r, i))
-		}
-	}
+	b.sums(rows, func(r, i int) {
+		VPMADDWD(ones, sum[r][i], sum[r][i])
+		VPADDD(b.sum(dst, group, r, i), sum[r][i], sum[r][i])
+		b.move(sum[r][i], b.sum(dst, group, r, i))
+	})
 	TESTQ(later, later)
 	JNZ(LabelRef("part"))
-	ADDQ(Imm(64), dst)
-	ADDQ(Imm(64), panel)
-	DECQ(times)
+	ADDQ(U32(uint64(b.size*b.columns)), dst)
+	ADDQ(U32(uint64(b.size*b.columns)), panel)
+	DECQ(passes)
 	JNZ(LabelRef("columns"))
 	end()
 }
 
-// wideByteProducts keeps the sums of four rows and 32 columns in 16 registers, in 16 bits. After flush groups they are
-// added to sums of 32 bits in memory.
-func wideByteProducts() {
-	const rows, columns = 4, 4 // registers
-	beginOther(avx512, "byteProducts", "func(dst *int32, panel *byte, q *int8, qStride, groups, flush int)",
-		"for one group or more.")
-	dst, panel, stride := pointer("dst"), pointer("panel"), pointer("qStride")
-	groups, flush := pointer("groups"), pointer("flush")
-	row := [rows]GPVirtual{pointer("q"), GP64(), GP64(), GP64()}
-	for r := 1; r < rows; r++ {
-		LEAQ(Mem{Base: row[r-1], Index: stride, Scale: 1}, row[r])
-	}
-	at := func(r, i int) Mem { return Mem{Base: dst, Disp: 64 * (r*columns + i)} }
-	ones, zero := wideConstant(quads8("wideOnes16", 0x0001000100010001)), wideZero()
-	for r := range rows {
-		for i := range columns {
-			VMOVDQU64(zero, at(r, i))
-		}
-	}
-	Label("part")
-	var sum [rows][columns]VecVirtual
-	for r := range sum {
-		for i := range sum[r] {
-			sum[r][i] = ZMM()
-			VPXORD(sum[r][i], sum[r][i], sum[r][i])
-		}
-	}
-	left := GP64()
-	MOVQ(groups, left)
-	CMPQ(left, flush)
-	CMOVQGT(flush, left)
-	SUBQ(left, groups)
-	Label("group")
-	var x [columns]VecVirtual
+// group adds the products of a group at byte k of the rows.
+func (b byteMultiplier) group(from, k GPVirtual, row []GPVirtual, sum [][]VecVirtual) {
+	x := make([]VecVirtual, b.columns)
 	for i := range x {
-		x[i] = ZMM()
-		VMOVDQU64(Mem{Base: panel, Disp: 64 * i}, x[i])
+		x[i] = b.register()
+		b.move(Mem{Base: from, Disp: b.size * i}, x[i])
 	}
-	for r := range sum {
-		q := ZMM()
-		VPBROADCASTQ(Mem{Base: row[r]}, q)
+	for r := range row {
+		q := b.register()
+		VPBROADCASTQ(Mem{Base: row[r], Index: k, Scale: 1}, q)
 		for i := range x {
-			pairs := ZMM()
+			pairs := b.register()
 			VPMADDUBSW(q, x[i], pairs)
 			VPADDW(pairs, sum[r][i], sum[r][i])
 		}
-		ADDQ(Imm(8), row[r])
 	}
-	ADDQ(U32(256), panel)
-	DECQ(left)
-	JNZ(LabelRef("group"))
-	for r := range sum {
-		for i := range sum[r] {
-			VPMADDWD(ones, sum[r][i], sum[r][i])
-			VPADDD(at(r, i), sum[r][i], sum[r][i])
-			VMOVDQU64(sum[r][i], at(r, i))
+}
+
+// sums calls f for each register of each row.
+func (b byteMultiplier) sums(rows int, f func(r, i int)) {
+	for r := range rows {
+		for i := range b.columns {
+			f(r, i)
 		}
 	}
-	TESTQ(groups, groups)
-	JNZ(LabelRef("part"))
-	end()
+}
+
+// sum is where register i of a row's sums lies.
+func (b byteMultiplier) sum(dst GPVirtual, bytesOfRow, r, i int) Mem {
+	return Mem{Base: dst, Disp: bytesOfRow*r + b.size*i}
 }
