@@ -115,18 +115,14 @@ func (c *Communicator) Abort(cause error) {
 
 // AllReduce enqueues a sum.
 func (c *Communicator) AllReduce(x kernels.Longs) {
-	c.enqueue(timing.Operation{Name: "AllReduce", Bytes: 8 * int64(x.Len())}, func(stream uintptr) error {
+	c.enqueue(timing.AllReduceOperation(x), func(stream uintptr) error {
 		return c.comm.AllReduce(uintptr(int64s(x, 0)), x.Len(), stream)
 	})
 }
 
 // Broadcast enqueues broadcasts, as one kernel.
 func (c *Communicator) Broadcast(all ...kernels.Broadcast) {
-	o := timing.Operation{Name: "Broadcast", Float: true}
-	for _, b := range all {
-		o.Bytes += 4 * int64(b.X.Len())
-	}
-	c.enqueue(o, func(stream uintptr) error {
+	c.enqueue(timing.BroadcastOperation(all), func(stream uintptr) error {
 		return nccl.Group(func() error {
 			for _, b := range all {
 				if err := c.comm.Broadcast(uintptr(float32s(b.X, 0)), b.X.Len(), b.Root, stream); err != nil {
@@ -144,7 +140,6 @@ func (c *Communicator) enqueue(o timing.Operation, exchange func(stream uintptr)
 	if o.Bytes == 0 || c.device.err != nil {
 		return
 	}
-	o.Category = timing.Exchanges
 	c.do(o.Name, func() error {
 		if c.device.recording {
 			return errors.New("a graph is being recorded, which cannot hold exchanges")

@@ -24,6 +24,20 @@ type ExchangeProfiler interface {
 	Profile() ([]Operation, error)
 }
 
+// AllReduceOperation is what an ExchangeProfiler calls the exchange of that name.
+func AllReduceOperation(x kernels.Longs) Operation {
+	return Operation{Name: "AllReduce", Category: Exchanges, Bytes: 8 * int64(x.Len())}
+}
+
+// BroadcastOperation is what an ExchangeProfiler calls broadcasts that are made together.
+func BroadcastOperation(all []kernels.Broadcast) Operation {
+	o := Operation{Name: "Broadcast", Category: Exchanges, Float: true}
+	for _, b := range all {
+		o.Bytes += 4 * int64(b.X.Len())
+	}
+	return o
+}
+
 // OfCommunicator returns c itself if c measures its exchanges, and otherwise a Communicator around c.
 func OfCommunicator(c kernels.Communicator) ExchangeProfiler {
 	if p, ok := c.(ExchangeProfiler); ok {
@@ -63,16 +77,12 @@ func (c *Communicator) Profile() ([]Operation, error) {
 
 // AllReduce times the exchange of that name.
 func (c *Communicator) AllReduce(x kernels.Longs) {
-	c.begin(Operation{Name: "AllReduce", Bytes: 8 * int64(x.Len())}, func() { c.Communicator.AllReduce(x) })
+	c.begin(AllReduceOperation(x), func() { c.Communicator.AllReduce(x) })
 }
 
 // Broadcast times the exchange of that name.
 func (c *Communicator) Broadcast(all ...kernels.Broadcast) {
-	o := Operation{Name: "Broadcast", Float: true}
-	for _, b := range all {
-		o.Bytes += 4 * int64(b.X.Len())
-	}
-	c.begin(o, func() { c.Communicator.Broadcast(all...) })
+	c.begin(BroadcastOperation(all), func() { c.Communicator.Broadcast(all...) })
 }
 
 // begin makes an exchange after those that were begun before.
@@ -87,7 +97,7 @@ func (c *Communicator) begin(o Operation, exchange func()) {
 		start := time.Now()
 		exchange()
 		c.Communicator.Join()
-		o.Category, o.Calls, o.Time = Exchanges, 1, time.Since(start)
+		o.Calls, o.Time = 1, time.Since(start)
 		c.add(o)
 	}()
 }
