@@ -14,10 +14,9 @@ import (
 // A gradient's unit is 2^-40, 9e-13: gradients of 1.5e-5 and more keep all of their 24 bits, and the error of smaller
 // ones is far below AdamW's epsilon, 1e-8. Gradients of 2^15 and more make the step's gradients NaN, as infinities do.
 type fixedSums struct {
-	all   kernels.Longs // gradients in the store's order, the loss, then a count of overflow for each part
 	parts []fixedPart   // the codebook's weight, the weights of each layer, gains and scales, the loss
-	rest  kernels.Longs // of all, from the gains on
-	odd   kernels.Longs // of all, the counts of overflow
+	rest  kernels.Longs // the sums from the gains on, and odd
+	odd   kernels.Longs // the counts of overflow, one for each part
 }
 
 // fixedPart is what is added together, as soon as the backward pass has it.
@@ -32,17 +31,18 @@ const (
 	lossFraction     = 20
 )
 
-// newFixedSums allocates the sums of s.grad and totalLoss.
+// newFixedSums allocates the sums of s.grad, in the store's order, and of totalLoss, with the counts of overflow behind
+// them.
 func (s *store) newFixedSums(a *kernels.Allocator, layers int, totalLoss kernels.Floats) *fixedSums {
 	count := layers + 3
-	f := &fixedSums{all: a.Longs(s.size + 1 + count)}
+	all, f := a.Longs(s.size+1+count), new(fixedSums)
 	if a.Err != nil {
 		return nil
 	}
 	add := func(terms kernels.Floats, from, to, fraction int) {
 		n := s.size + 1 + len(f.parts)
 		f.parts = append(f.parts, fixedPart{kernels.FixedSums{
-			Sums: f.all.Slice(from, to), Overflow: f.all.Slice(n, n+1), Fraction: fraction}, terms})
+			Sums: all.Slice(from, to), Overflow: all.Slice(n, n+1), Fraction: fraction}, terms})
 	}
 	weights := func(prefix string) {
 		from, to := s.size, 0
@@ -59,7 +59,7 @@ func (s *store) newFixedSums(a *kernels.Allocator, layers int, totalLoss kernels
 	}
 	add(s.grad.Slice(s.gains, s.size), s.gains, s.size, gradientFraction)
 	add(totalLoss, s.size, s.size+1, lossFraction)
-	f.rest, f.odd = f.all.Slice(s.gains, f.all.Len()), f.all.Slice(s.size+1, f.all.Len())
+	f.rest, f.odd = all.Slice(s.gains, all.Len()), all.Slice(s.size+1, all.Len())
 	return f
 }
 
