@@ -86,6 +86,30 @@ func TestShortSlicesPanic(t *testing.T) {
 	}
 }
 
+// The same of a caller that is written by hand.
+func TestShortBytesPanic(t *testing.T) {
+	const groups, stride = 2, 20
+	for _, set := range instructionSets()[1:] {
+		if set.byteProducts == nil {
+			continue
+		}
+		for short := range 4 {
+			var less [4]int
+			less[short] = 1
+			dst, panel := make([]int32, byteRows*2*byteCols-less[0]), make([]byte, groups*byteGroup*byteCols-less[1])
+			q := make([]int8, (byteRows-1)*stride+groups*byteGroup-less[2])
+			call := func() (failure any) {
+				defer func() { failure = recover() }()
+				set.byteProducts(dst, panel, q, stride, groups, 1)
+				return nil
+			}
+			if failure := call(); (failure != nil) != (short < 3) {
+				t.Errorf("%s: argument %d too short, of 3: %v", set.name, short, failure)
+			}
+		}
+	}
+}
+
 // arguments are those of a loop over n values. Argument short, if it is a slice, is too short.
 func arguments(loop reflect.Type, n, short int, integers []int) []reflect.Value {
 	list := make([]reflect.Value, loop.NumIn())

@@ -43,7 +43,7 @@ func TestMeasuresExchanges(t *testing.T) {
 			p.Join()
 			p.StartProfile() // forgets that
 			p.AllReduce(sums)
-			p.Broadcast(kernels.Broadcast{X: x, Root: 1})
+			p.Broadcast(kernels.Broadcast{X: x.Slice(0, 100), Root: 1}, kernels.Broadcast{X: x.Slice(100, 300)})
 			p.AllReduce(sums.Slice(0, 1000))
 			p.Join()
 			p.Join()
