@@ -27,7 +27,7 @@ func (d *Device) attend(out *planes, pointers ints, first int, all *head, load f
 	queries := all.Seq - first
 	d.attendHeads(out, all, all.Batch*all.Heads, func(task int, outputs []uint64, s *scratch) {
 		h := load(task, s)
-		h.attend(outputs, task/h.Heads*queries, task%h.Heads, pointers[task*queries*h.Survivors:], first)
+		h.attend(outputs, task/h.Heads*queries, task%h.Heads, pointers[task*queries*h.Survivors:], first, s)
 	})
 }
 
@@ -53,8 +53,11 @@ func (d *Device) attendHeads(out *planes, all *head, tasks int, f func(task int,
 
 // attend writes what queries first..Seq-1 read to outputs, of head i and the rows from row on, and their keys to
 // pointers.
-func (h *head) attend(outputs []uint64, row, i int, pointers []int32, first int) {
+func (h *head) attend(outputs []uint64, row, i int, pointers []int32, first int, s *scratch) {
 	perHead := h.words * h.outputRule.Planes()
+	if h.rule.AllKeys {
+		h.valueRows, h.valueSums = h.expandValues(s), s.valueSums.take(h.HeadDim)
+	}
 	for t := first; t < h.Seq; t++ {
 		if t%4 == 0 && !h.rule.AllKeys && !h.noisy() {
 			h.searchNear(t)
@@ -94,15 +97,17 @@ type head struct {
 	ones       []float32 // HeadDim
 
 	// This head and sequence, from loadHead.
-	number    int      // b*Heads + h
-	row0, col int      // of the first query in the rows of the batch
-	q, v      []uint64 // Seq × planes × words
-	k         []uint64 // Seq × words
-	starts    []int32  // of the queries' documents, or nil
-	slope     float64  // of ALiBi
+	number    int       // b*Heads + h
+	row0, col int       // of the first query in the rows of the batch
+	q, v      []uint64  // Seq × planes × words
+	k         []uint64  // Seq × words
+	starts    []int32   // of the queries' documents, or nil
+	valueRows []float32 // Seq × HeadDim, where all keys are read: what v stands for
+	slope     float64   // of ALiBi
 
 	// Results for one query.
 	scores       []float64
+	valueSums    []float64                     // HeadDim, where all keys are read: sums before it is narrowed
 	sums         []float32                     // attention output before it is quantized
 	index        []byte                        // of its levels, whole words
 	scoreWeights [kernels.MaxSurvivors]float64 // weights of survivors that depend on their scores
@@ -276,7 +281,13 @@ func (h *head) readAll(dst []uint64, pointers []int32, t int) {
 	}
 	pointers[0] = int32(first + best)
 	h.rule.Weights(scores, h.gamma)
-	h.readWeighted(dst, scores, func(i int) int { return first + i })
+	clear(h.valueSums)
+	for i, w := range scores {
+		v := h.valueRows[(first+i)*h.HeadDim:][:h.HeadDim]
+		h.valueGradient(h.valueSums, v, v, w) // adds w*v; the product that it returns is not needed
+	}
+	narrow(h.sums, h.valueSums)
+	h.quantizeSums(dst)
 }
 
 // value is all planes of the value of key u.

@@ -197,20 +197,19 @@ func (x *doubleGradients) overSurvivors(h *head, t int, survivors []int32) {
 func (x *doubleGradients) overAllKeys(h *head, t int, survivors []int32) {
 	first, p := h.allScores(t)
 	ds := x.ds[:len(p)] // first the weights of values, then the gradients of p, then those of scores
+	tau := 1.0
+	if h.rule.Tau {
+		tau = h.tau
+	}
+	kernels.SoftmaxWeights(p, tau)
 	if h.rule.AllKeys {
-		copy(ds, p)
-		h.rule.Weights(ds, h.gamma)
+		copy(ds, p) // the rule's weights are those of softmax
 	} else {
 		clear(ds)
 		for r, w := range h.survivorWeights(survivors, t) {
 			ds[int(survivors[r])-first] = w
 		}
 	}
-	tau := 1.0
-	if h.rule.Tau {
-		tau = h.tau
-	}
-	kernels.SoftmaxWeights(p, tau)
 	for i, w := range ds {
 		u := first + i
 		ds[i] = h.valueGradient(x.sums(x.dv, u), x.do(t), x.row(x.v, u), w)

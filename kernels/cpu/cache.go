@@ -72,7 +72,7 @@ func (d *Device) AttendNext(out, q, k, v kernels.Planes, next []NextTokens) {
 				h.starts = h.Starts.(ints)
 			}
 			queries := h.Seq - n.First
-			h.attend(outputs, row, i, n.Pointers.(ints)[i*queries*h.Survivors:], n.First)
+			h.attend(outputs, row, i, n.Pointers.(ints)[i*queries*h.Survivors:], n.First, s)
 		})
 	})
 }

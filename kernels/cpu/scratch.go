@@ -64,6 +64,7 @@ type scratch struct {
 	scores                        buffer[float64]
 	outputSums                    buffer[float32]
 	outputIndices                 buffer[byte]
+	valueSums                     buffer[float64]
 
 	// attention_backward.go, ranks_backward.go
 	keyValueGradients, queryGradients, outputGradients buffer[float32]
