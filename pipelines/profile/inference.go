@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -28,16 +27,15 @@ func inferenceCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "preset", Value: cli.NewStringSlice("75M", "300M"), Usage: "sizes of models"},
 			&cli.IntFlag{Name: "tokens", Value: 512, Usage: "tokens of a prompt, and before those that are decoded"},
 			&cli.IntFlag{Name: "rounds", Value: 20, Usage: "the fastest of so many rounds counts"},
-			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads"},
+			command.ThreadsFlag("worker threads"),
 			&cli.StringFlag{Name: "llama-cpp", Usage: "`DIR` with llama-bench and llama-batched-bench, and models that " +
 				"docs/examples/llamacpp.py wrote"},
 			&cli.StringFlag{Name: "out", Value: "profiles/inference.md", Usage: "write this `FILE`"},
 		},
 		Action: func(c *cli.Context) error {
-			s := inferenceSettings{Tokens: c.Int("tokens"), Rounds: c.Int("rounds"), Threads: c.Int("threads")}
-			if s.Tokens < shortPrompt || s.Rounds < 1 || s.Threads < 1 {
-				return command.UsageError(fmt.Errorf("%d tokens, %d rounds, %d threads: want at least %d tokens, a round and "+
-					"a thread", s.Tokens, s.Rounds, s.Threads, shortPrompt))
+			s := inferenceSettings{Tokens: c.Int("tokens"), Rounds: c.Int("rounds"), Threads: command.Threads(c)}
+			if s.Tokens < shortPrompt || s.Rounds < 1 {
+				return command.Usagef("%d tokens, %d rounds: want at least %d tokens and a round", s.Tokens, s.Rounds, shortPrompt)
 			}
 			return profileInference(c.StringSlice("preset"), s, c.String("llama-cpp"), c.String("out"))
 		},

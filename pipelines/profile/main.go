@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/pprof"
 
 	"github.com/urfave/cli/v2"
@@ -35,7 +34,7 @@ func newApp() *cli.App {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "device", Value: compute.Auto, Usage: "cpu, cuda, cuda:1 …, or auto"},
 			&cli.StringFlag{Name: "devices", Usage: "devices that take a step together, as train's: 0,1 or cpu,cpu"},
-			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), Usage: "worker threads of the processor"},
+			command.ThreadsFlag("worker threads of the processor"),
 			&cli.StringFlag{Name: "preset", Value: "nano", Usage: "size of the model: nano, 75M or 300M"},
 			&cli.IntFlag{Name: "d", Usage: "width of the residual stream, as train's; 0: the preset's"},
 			&cli.IntFlag{Name: "layers", Usage: "number of layers, as train's; 0: the preset's"},
@@ -119,7 +118,7 @@ type settings struct {
 func settingsOf(c *cli.Context) (s settings, err error) {
 	s = settings{
 		preset: c.String("preset"), gradBits: c.Int("grad-bits"), tokens: c.Int("tokens"), micro: c.Int("micro-tokens"),
-		steps: c.Int("steps"), devices: []string{c.String("device")}, threads: c.Int("threads"),
+		steps: c.Int("steps"), devices: []string{c.String("device")}, threads: command.Threads(c),
 	}
 	if list := c.String("devices"); list != "" {
 		if s.devices, err = compute.Devices(list); err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 
@@ -43,8 +42,7 @@ func apiCommand() *cli.Command {
 				DefaultText: "{role}: {text}"},
 			&cli.StringFlag{Name: "turn-separator", Usage: "text between two turns, as for tokenize",
 				DefaultText: "an empty line"},
-			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"},
-				Usage: "threads that compute"},
+			command.ThreadsFlag("threads that compute"),
 		},
 		Action: runAPI,
 	}
@@ -55,7 +53,7 @@ func runAPI(c *cli.Context) error {
 	if err != nil {
 		return command.UsageError(err)
 	}
-	m, err := generation.Open(c.String("in"), c.Int("threads"))
+	m, err := generation.Open(c.String("in"), command.Threads(c))
 	if err != nil {
 		return err
 	}

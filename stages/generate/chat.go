@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -37,8 +36,7 @@ func chatCommand(p Params) *cli.Command {
 			&cli.StringFlag{Name: "turn-separator", Usage: "text between two turns, as for tokenize",
 				DefaultText: "an empty line"},
 			&cli.StringFlag{Name: "system", Usage: "`TEXT` that a conversation begins with, as the turn of the role system"},
-			&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"},
-				Usage: "threads that compute"},
+			command.ThreadsFlag("threads that compute"),
 		}, slices.DeleteFunc(param.Flags(p), func(f cli.Flag) bool { return strings.HasSuffix(f.Names()[0], "prompts") })...),
 		Action: func(c *cli.Context) error {
 			switch {
@@ -67,7 +65,7 @@ func runChat(c *cli.Context, p Params) error {
 	if err := (documents.Options{Template: template}).Validate(); err != nil {
 		return command.UsageError(err)
 	}
-	m, err := generation.Open(c.String("in"), c.Int("threads"))
+	m, err := generation.Open(c.String("in"), command.Threads(c))
 	if err != nil {
 		return err
 	}

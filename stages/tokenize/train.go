@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -43,8 +42,7 @@ func trainTokenizer() *cli.Command {
 		&cli.Int64Flag{Name: "min-frequency", Value: 2, Usage: "a pair of tokens that occurs less often is not merged"},
 		&cli.Int64Flag{Name: "memory", Value: 4096, Usage: "most `MiB` for the pieces of the texts; the rarest " +
 			"are left out where more is needed"},
-		&cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"},
-			Usage: "threads that read texts; the result does not depend on them"},
+		command.ThreadsFlag("threads that read texts; the result does not depend on them"),
 	}
 	for _, f := range param.Flags(defaults) {
 		if !slices.Contains([]string{"tokenizer", "tokenizer-file", "id-column"}, f.Names()[0]) {
@@ -95,7 +93,7 @@ func trainingOf(c *cli.Context) (*training, error) {
 	t := &training{
 		Training: tokenizer.Training{Vocab: c.Int("vocab-size"), MinFrequency: c.Int64("min-frequency")},
 		params:   defaults, in: c.StringSlice("in"), out: c.String("out"), pattern: c.String("pattern"),
-		memory: c.Int64("memory") << 20, threads: max(c.Int("threads"), 1),
+		memory: c.Int64("memory") << 20, threads: command.Threads(c),
 		say: func(format string, args ...any) { fmt.Fprintf(c.App.ErrWriter, format+"\n", args...) },
 	}
 	switch {

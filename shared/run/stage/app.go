@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -79,8 +78,7 @@ func (s Spec[P, E]) flags(more ...cli.Flag) []cli.Flag {
 		&cli.StringFlag{Name: "run", Usage: "id of the `RUN`"},
 	}
 	if s.Threads {
-		all = append(all, &cli.IntFlag{Name: "threads", Value: runtime.NumCPU(), EnvVars: []string{"BITNET1_THREADS"},
-			Usage: "worker threads of compute kernels"})
+		all = append(all, command.ThreadsFlag("worker threads of compute kernels"))
 	}
 	if s.Device {
 		all = append(all,
@@ -157,11 +155,8 @@ func (s Spec[P, E]) overlayOf(c *cli.Context) func(*P) error {
 }
 
 func hostOf(c *cli.Context) Host {
-	h := Host{Threads: runtime.NumCPU(), Device: "auto"} // for a stage that heeds what it does not take flags of
-	if n := c.Int("threads"); n > 0 {
-		h.Threads = n
-	}
-	return Host{Threads: h.Threads, Device: cmp.Or(c.String("device"), h.Device), Devices: c.String("devices")}
+	// A stage may heed a device that it takes no flag of.
+	return Host{Threads: command.Threads(c), Device: cmp.Or(c.String("device"), "auto"), Devices: c.String("devices")}
 }
 
 func noArguments(c *cli.Context) error {

@@ -181,3 +181,17 @@ func TestFoldersOfDatasets(t *testing.T) {
 		}
 	}
 }
+
+// A slip of the keyboard in --threads is refused before anything is computed, and 0 is one a processor.
+func TestThreads(t *testing.T) {
+	w, in, dataset := looked(t)
+	for given, want := range map[string]int{
+		"-1": command.Usage, "100000": command.Usage, "0": command.Done, "3": command.Done,
+	} {
+		args := append(append([]string{"run"}, in...), "--dataset", dataset, "--out", t.TempDir(), "--threads", given)
+		status, _, stderr := w.run("look", args...)
+		if status != want || want == command.Usage && !strings.Contains(stderr, "--threads "+given+": use 1 to ") {
+			t.Errorf("--threads %s ended with status %d: %s", given, status, stderr)
+		}
+	}
+}
