@@ -4,14 +4,40 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"net"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"bitnet1/pipelines/pipeline/corpus"
 	"bitnet1/pipelines/pipeline/pipelinefile"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/param"
 )
+
+// checkFlags refuses values that flags cannot have, whatever the pipeline file says.
+func checkFlags(c *cli.Context) error {
+	if run := c.String("run"); run != "" && !event.ValidRun(run) {
+		return command.Usagef("--run %s: use letters, digits, - and _ (at most 100)", run)
+	}
+	if port := c.Int("nats-port"); port < 0 || port > math.MaxUint16 {
+		return command.Usagef("--nats-port %d: use 1 to %d, or 0 for any free one", port, math.MaxUint16)
+	}
+	if stall := c.Duration("stall"); stall < 0 {
+		return command.Usagef("--stall %s: use a duration such as 5m, or 0 for never", stall)
+	}
+	if outage := c.Duration("outage"); outage < time.Millisecond {
+		return command.Usagef("--outage %s: use 1ms or more", outage)
+	}
+	if _, _, err := net.SplitHostPort(c.String("view")); err != nil && !slices.Contains(viewWords, c.String("view")) {
+		return command.Usagef("--view %s: use true, false or HOST:PORT", c.String("view"))
+	}
+	return nil
+}
 
 // checkReach makes sure that every stage has events to answer: the launcher's own, or those of a stage that has some.
 // Of a stage that does not say what it announces, anything may come.

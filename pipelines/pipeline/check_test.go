@@ -45,6 +45,11 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 		{"without the stage", "", []string{"--set", "steps=10", "pipelines/v76.yml"}, []string{"e.g. train.steps=10"}},
 		{"a wrong value", "", []string{"--set", "train.steps=ten", "pipelines/v76.yml"},
 			[]string{"--set train.steps=ten", "is not an integer"}},
+		{"an id that is a path", "", []string{"--run", "../x", "pipelines/v76.yml"}, []string{"--run ../x: use letters"}},
+		{"no port", "", []string{"--nats-port", "99999", "pipelines/v76.yml"}, []string{"--nats-port 99999: use 1 to 65535"}},
+		{"a time before now", "", []string{"--stall", "-5m", "pipelines/v76.yml"}, []string{"--stall -5m0s", "0 for never"}},
+		{"no time at all", "", []string{"--outage", "0s", "pipelines/v76.yml"}, []string{"--outage 0s: use 1ms or more"}},
+		{"no address", "", []string{"--view=foo", "pipelines/v76.yml"}, []string{"--view foo: use true, false or HOST:PORT"}},
 		{"two files", "", []string{"pipelines/v75.yml", "pipelines/v76.yml"}, []string{"give one pipeline file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -30,6 +30,9 @@ type plan struct {
 
 // prepare reads and checks everything that can be checked before anything is started.
 func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
+	if err := checkFlags(c); err != nil {
+		return nil, err
+	}
 	file, err := pipelinefile.Load(c.Args().First())
 	if err != nil {
 		return nil, err

@@ -16,14 +16,19 @@ import (
 	"bitnet1/shared/run/command"
 )
 
-// noView is the value of the flag view that asks for no page.
-const noView = "false"
+// Values of the flag view that are no addresses: one asks for a page at the usual address, the other for none.
+const (
+	usualView = "true"
+	noView    = "false"
+)
+
+var viewWords = []string{usualView, noView}
 
 // viewStart is how long the program may take to say where its page is.
 const viewStart = 10 * time.Second
 
 func viewFlag() cli.Flag {
-	return &cli.StringFlag{Name: "view", EnvVars: []string{"BITNET1_VIEW"}, Value: "true",
+	return &cli.StringFlag{Name: "view", EnvVars: []string{"BITNET1_VIEW"}, Value: usualView,
 		Usage: "show the run in a browser while it goes on: true, false, or the `HOST:PORT` to serve the page on"}
 }
 
@@ -33,11 +38,11 @@ func viewFlag() cli.Flag {
 func (l *launcher) startView(on string, events bus.Address) (stop func()) {
 	stop = func() {}
 	path := program("view")
-	if on == noView || !hasFile(path) && on == "true" {
+	if on == noView || !hasFile(path) && on == usualView {
 		return stop
 	}
 	args := []string{"--data", l.store.Dir()}
-	if on != "true" {
+	if on != usualView {
 		args = append(args, "--addr", on)
 	}
 	cmd := exec.Command(path, args...)
