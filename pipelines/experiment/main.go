@@ -59,7 +59,7 @@ func arranged(app *cli.App, args []string) []string {
 }
 
 func usage(c *cli.Context, err error, _ bool) error {
-	return command.UsageError(param.UnknownFlag(err, c.Command.Flags))
+	return command.UsageError(param.FlagError(err, c.Command.Flags))
 }
 
 func commonFlags() []cli.Flag {

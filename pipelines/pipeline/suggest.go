@@ -16,7 +16,7 @@ import (
 // give it with --set. Otherwise it names the flag that may be meant.
 func suggestSet(c *cli.Context, err error, args []string) error {
 	name, ok := param.UndefinedFlag(err)
-	unknown := param.UnknownFlag(err, c.Command.Flags)
+	unknown := param.FlagError(err, c.Command.Flags)
 	i := slices.IndexFunc(args, isPipelineFile)
 	if !ok || i < 0 {
 		return unknown

@@ -30,7 +30,7 @@ func newApp() *cli.App {
 		Description: "Examples:\n   profile --device cuda --preset 300M --stream-bits 1\n" +
 			"   profile --devices 0,1 --preset 300M --tokens 131072",
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return command.UsageError(err) },
+		OnUsageError:   command.OnUsageError,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "device", Value: compute.Auto, Usage: "cpu, cuda, cuda:1 …, or auto"},
 			&cli.StringFlag{Name: "devices", Usage: "devices that take a step together, as train's: 0,1 or cpu,cpu"},

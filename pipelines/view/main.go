@@ -39,7 +39,7 @@ func main() {
 				"address can read all runs (default: " + usual + ", or any free port where that is taken)"},
 		},
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return command.UsageError(err) },
+		OnUsageError:   command.OnUsageError,
 		Action:         view,
 	}
 	os.Exit(command.ExitStatus("view", app.Run(os.Args), os.Stderr))

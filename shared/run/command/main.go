@@ -21,5 +21,5 @@ func Main(app *cli.App, args []string) int {
 
 // OnUsageError is that of programs without commands: it names the flag that is nearest to one that there is not.
 func OnUsageError(c *cli.Context, err error, _ bool) error {
-	return UsageError(param.UnknownFlag(err, c.App.Flags))
+	return UsageError(param.FlagError(err, c.App.Flags))
 }

@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"reflect"
 	"slices"
 	"strings"
@@ -174,7 +175,16 @@ func WrongType(key string, value []byte, typ string) error {
 	if len(value) > 100 {
 		value = append(value[:100:100], " …"...)
 	}
+	if beyond(typ, value) {
+		return fmt.Errorf("%s: %s is %s out of range", key, value, article(typ))
+	}
 	return fmt.Errorf("%s: %s is not %s", key, value, article(typ))
+}
+
+// beyond reports whether a value that does not conform is of the type for all that: too large, too small or negative.
+func beyond(typ string, value []byte) bool {
+	x, _, err := big.ParseFloat(string(value), 10, 64, big.ToNearestEven)
+	return err == nil && (typ == "integer" && x.IsInt() || typ == "number")
 }
 
 // Canonical returns the bytes that stand for params in a digest: a JSON object of every parameter that is part of it,

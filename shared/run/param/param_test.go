@@ -37,7 +37,7 @@ func TestDecodeNamesTheProblem(t *testing.T) {
 		`{"steps": 1.5}`:         `is not an integer`,
 		`{"alibi": 1}`:           `is not true or false`,
 		`{"kshift_layers": "0"}`: `is not a list of integers`,
-		`{"seed": -1}`:           `is not an integer`,
+		`{"seed": -1}`:           `seed: -1 is an integer out of range`,
 		`[1]`:                    `must be a mapping`,
 	} {
 		var p sample
@@ -184,8 +184,9 @@ func TestHostileSectionsChangeNothingAndAreNamedBriefly(t *testing.T) {
 		`{"names": [null]}`:              `is not a list of texts`,
 		`{"kshift_layers": [[1]]}`:       `is not a list of integers`,
 		`{"kshift_layers": [1.5]}`:       `is not a list of integers`,
-		`{"steps": 9223372036854775808}`: `is not an integer`,
-		`{"learning_rate": 1e400}`:       `is not a number`,
+		`{"steps": 9223372036854775808}`: `is an integer out of range`,
+		`{"steps": 1e30}`:                `steps: 1e30 is an integer out of range`,
+		`{"learning_rate": 1e400}`:       `is a number out of range`,
 		`{"learning_rate": "NaN"}`:       `is not a number`,
 		`{"steps": {}}`:                  `steps: {} is not an integer`,
 		`{"steps": "` + long + `"}`:      `steps: "xxx`,
@@ -193,7 +194,7 @@ func TestHostileSectionsChangeNothingAndAreNamedBriefly(t *testing.T) {
 		`{"steps": 1`:                    `must be a mapping`,
 		`"steps"`:                        `must be a mapping`,
 		`{"-": 1, "Hidden": 2}`:          `unknown key "Hidden"`,
-		`{"kind": 3, "seed": -1}`:        "kind: 3 is not text\nseed: -1 is not an integer",
+		`{"kind": 3, "seed": -1}`:        "kind: 3 is not text\nseed: -1 is an integer out of range",
 	} {
 		p := sample{Steps: 10, Kind: "k", Layers: []int{4}}
 		err := Decode([]byte(section), &p)

@@ -128,7 +128,7 @@ func (s Spec[P, E]) unknownFlag(err error, taken []cli.Flag) error {
 	if reason, ok := why[name]; ok {
 		return fmt.Errorf("%s does not take --%s: %s", s.Name, name, reason)
 	}
-	return param.UnknownFlag(err, taken)
+	return param.FlagError(err, taken)
 }
 
 // given reports whether a flag is on the command line; package cli does not tell it from one that the environment sets.
