@@ -32,10 +32,11 @@ func newApp() *cli.App {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
 				Usage: "data `DIR`ectory: artifacts, runs, events"},
-			&cli.StringFlag{Name: "run", Required: true, Usage: "`RUN` whose events the stage answers"},
+			&cli.StringFlag{Name: "run", Usage: "`RUN` whose events the stage answers"},
 			&cli.StringSliceFlag{Name: "check", Usage: "only the `CHECK` of this name; give one flag for each (default: all)"},
 			&cli.DurationFlag{Name: "limit", Value: time.Minute, Usage: "longest time that the stage may take for all events"},
 		},
+		Before:                    command.Required("run RUN"),
 		ExitErrHandler:            func(*cli.Context, error) {},
 		DisableSliceFlagSeparator: true,
 		OnUsageError:              command.OnUsageError,

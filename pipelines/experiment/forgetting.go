@@ -29,11 +29,12 @@ func forgettingCommand() *cli.Command {
 			"datasets, and writes\nforgetting.md and forgetting.csv.\n\nExample:\n   experiment forgetting --run " +
 			"v76-glm-ft-nano-1a2b3c4d",
 		Flags: append(commonFlags(),
-			&cli.StringFlag{Name: "run", Required: true, Usage: "the finetuning `RUN`"},
+			&cli.StringFlag{Name: "run", Usage: "the finetuning `RUN`"},
 			&cli.StringFlag{Name: "dataset", Usage: "`MANIFEST` of the dataset before finetuning (default: found among the " +
 				"runs of the data directory)"},
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: the folder forgetting of the run)"},
 		),
+		Before: command.Required("run RUN"),
 		Action: func(c *cli.Context) error {
 			f, err := newForgetting(c)
 			if err != nil {

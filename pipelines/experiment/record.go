@@ -28,9 +28,10 @@ func recordCommand() *cli.Command {
 			"A run that the results file has already takes the place of its line.\n\nExample:\n" +
 			"   experiment record --results docs/recipes/v77.jsonl --hardware 'one H200' v77=out-1 v77=out-2 dense.jsonl",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "results", Required: true, Usage: "results `FILE` to add to"},
+			&cli.StringFlag{Name: "results", Usage: "results `FILE` to add to"},
 			hardwareFlag(),
 		},
+		Before: command.Required("results FILE"),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return command.UsageError(errors.New("give what to record: experiment record --results FILE MODEL=FOLDER"))

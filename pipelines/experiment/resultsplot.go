@@ -22,12 +22,13 @@ func plotCommand() *cli.Command {
 			"A row that lacks one of the results is not drawn.\n\n" +
 			"Example:\n   experiment plot --x megabytes --out size.png docs/recipes/v77.jsonl",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "x", Required: true, Usage: "`KEY` of the horizontal axis, such as megabytes or seconds"},
+			&cli.StringFlag{Name: "x", Usage: "`KEY` of the horizontal axis, such as megabytes or seconds"},
 			&cli.StringFlag{Name: "y", Value: "bits_per_token", Usage: "`KEY` of the vertical axis"},
 			&cli.StringFlag{Name: "rows", Usage: "`KEYS` that name a row (default: model, and what differs between the rows)"},
 			&cli.StringSliceFlag{Name: "where", Usage: "only runs with this `KEY=VALUE,VALUE`; give one flag for each key"},
-			&cli.StringFlag{Name: "out", Required: true, Usage: "`FILE` of the picture: .png or .svg"},
+			&cli.StringFlag{Name: "out", Usage: "`FILE` of the picture: .png or .svg"},
 		},
+		Before: command.Required("x KEY", "out FILE.png"),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return command.UsageError(errors.New("give a results file: experiment plot --x KEY --out FILE.png FILE"))

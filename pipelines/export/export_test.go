@@ -278,11 +278,11 @@ func TestRefuses(t *testing.T) {
 	data := t.TempDir()
 	historytest.Make(t, data, "r", historytest.Options{})
 	for want, args := range map[string][]string{
-		"wandb sync":                 {"--format", "wandb"},
-		"use parquet or tensorboard": {"--format", "csv"},
-		"did you mean r?":            {"--format", "parquet", "--run", "rr"},
-		"name runs with --run":       {"--format", "parquet", "r"},
-		"\"format\" not set":         {"--run", "r"},
+		"wandb sync":                        {"--format", "wandb"},
+		"use parquet or tensorboard":        {"--format", "csv"},
+		"did you mean r?":                   {"--format", "parquet", "--run", "rr"},
+		"name runs with --run":              {"--format", "parquet", "r"},
+		"give --format parquet|tensorboard": {"--run", "r"},
 	} {
 		_, err := run(t, append([]string{"--data", data}, args...)...)
 		if err == nil || !strings.Contains(err.Error(), want) {

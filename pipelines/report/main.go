@@ -33,11 +33,12 @@ func newApp() *cli.App {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
 				Usage: "data `DIR`ectory: artifacts, runs, events"},
-			&cli.StringFlag{Name: "run", Required: true, Usage: "`RUN` to report"},
+			&cli.StringFlag{Name: "run", Usage: "`RUN` to report"},
 			&cli.StringSliceFlag{Name: "compare", Usage: "`RUN` to draw beside it; give one flag for each"},
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: report in the run's folder, or " +
 				"experiments/report-RUN in the data directory where runs are compared)"},
 		},
+		Before:                    command.Required("run RUN"),
 		ExitErrHandler:            func(*cli.Context, error) {},
 		DisableSliceFlagSeparator: true,
 		OnUsageError:              command.OnUsageError,
