@@ -143,9 +143,10 @@ func TestNamesOtherFiles(t *testing.T) {
 		return safetensors.Write(b, nil, []safetensors.Tensor{{Name: "conv.weight", Shape: []int{1},
 			Data: []float32{1}}})
 	}
-	state := func(b *bytes.Buffer) error {
-		return WriteState(b, State{Checkpoint: strings.Repeat("ab", 32),
-			Tensors: []safetensors.Tensor{{Name: "exp_avg.norm_out", Shape: []int{1}, Data: []float32{1}}}})
+	state := func(b *bytes.Buffer) error { // both moments of a parameter, as AdamW has them
+		return WriteState(b, State{Checkpoint: strings.Repeat("ab", 32), Tensors: []safetensors.Tensor{
+			{Name: "exp_avg.norm_out", Shape: []int{1}, Data: []float32{1}},
+			{Name: "exp_avg_sq.norm_out", Shape: []int{1}, Data: []float32{1}}}})
 	}
 	text := func(s string) func(*bytes.Buffer) error {
 		return func(b *bytes.Buffer) error { b.WriteString(s); return nil }

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -123,12 +122,7 @@ func openTensors(path string) (tensors, error) {
 func (f *File) identify() (err error) {
 	metadata := metadataOf(f.tensors)
 	if format := metadata["format"]; strings.HasPrefix(format, "bitnet1.") {
-		switch format {
-		case Format:
-		case StateFormat:
-			return errors.New("it is the training state beside a checkpoint: name the model, step-000600.safetensors " +
-				"for instance")
-		default:
+		if format != Format {
 			return fmt.Errorf("metadata format is %q, want %q: it is of a later version of bitnet1: update this "+
 				"program", format, Format)
 		}

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,6 +38,9 @@ type unwrapped struct {
 // unwrap removes prefixes that other programs add to names: wrappers anywhere in a name, and everything before the
 // first part that the model knows.
 func unwrap(t tensors) (tensors, error) {
+	if metadataOf(t)["format"] == StateFormat { // whose tensors have names of the model behind prefixes, too
+		return nil, errors.New("it is the training state beside a checkpoint: " + theCheckpoint)
+	}
 	u := &unwrapped{tensors: t, names: map[string]string{}}
 	known, belongs := roots(), false
 	for _, name := range t.Names() {
@@ -54,7 +58,7 @@ func unwrap(t tensors) (tensors, error) {
 		}
 		u.order, u.names[own] = append(u.order, own), name
 	}
-	if !belongs && metadataOf(t)["format"] != StateFormat {
+	if !belongs {
 		return nil, notOurs(t.Names())
 	}
 	return u, nil
