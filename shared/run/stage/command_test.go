@@ -545,3 +545,15 @@ func TestSpecsThatCannotWorkAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// Whoever stops a command while it looks for its inputs learns that it was stopped.
+func TestStoppedWhileInputsAreLookedFor(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	p := newPerformer(t, Spec[testParams, event.SourceAdded]{Files: func(in *Files) ([]event.SourceAdded, error) {
+		cancel(errStopped)
+		return nil, fmt.Errorf("source x: %w", in.Err())
+	}})
+	if err := p.files(nil, &Files{Context: ctx}, testParams{}, nil); !errors.Is(err, errStopped) {
+		t.Errorf("%v", err)
+	}
+}

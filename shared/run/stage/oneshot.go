@@ -183,6 +183,9 @@ func runFiles[P any, E event.Body](ctx context.Context, s Spec[P, E], c *cli.Con
 // files does the jobs of files that the user named.
 func (p *performer[P, E]) files(c *cli.Context, files *Files, params P, progress *progressLine) error {
 	events, err := p.spec.Files(files)
+	if err != nil && files.Err() != nil {
+		return context.Cause(files)
+	}
 	if err != nil {
 		return err
 	}
