@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -38,9 +39,11 @@ func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipelinefi
 		}
 	}
 	client := source.Client{
-		Getenv:   os.Getenv,
-		Waiting:  func(host string) { fmt.Fprintf(c.App.ErrWriter, "waiting for %s (no answer yet)\n", host) },
-		Retrying: func(err error) { fmt.Fprintf(c.App.ErrWriter, "trying again: %v\n", err) },
+		Getenv:  os.Getenv,
+		Waiting: func(host string) { fmt.Fprintf(c.App.ErrWriter, "waiting for %s (no answer yet)\n", host) },
+		Retrying: func(err error, pause time.Duration) {
+			fmt.Fprintf(c.App.ErrWriter, "trying again in %s: %v\n", pause, err)
+		},
 	}
 	var err error
 	if p.sources, err = client.FindAll(ctx, named); err != nil {

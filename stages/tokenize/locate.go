@@ -22,7 +22,7 @@ func client(log *slog.Logger) *source.Client {
 	if log == nil {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	c.Retrying = func(err error) { log.Warn("trying again", "error", err) }
+	c.Retrying = func(err error, pause time.Duration) { log.Warn("trying again", "in", pause.String(), "error", err) }
 	c.Waiting = func(host string) { log.Warn("waiting for " + host + " (no answer yet)") }
 	return c
 }

@@ -48,6 +48,10 @@ func (c bucket) find(ctx context.Context, address string) ([]Object, error) {
 		if err == io.EOF {
 			break
 		}
+		if err != nil && strings.Contains(err.Error(), "get credentials: ") {
+			return nil, permanent{fmt.Errorf("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "+
+				"name a profile with ?profile=NAME, or add ?anonymous=true for a public bucket (%w)", err)}
+		}
 		if err != nil {
 			return nil, asPermanent(err)
 		}

@@ -33,7 +33,7 @@ func (c *Client) Fetch(ctx context.Context, o Object, path string, progress func
 	if err != nil {
 		return err
 	}
-	err = c.retry(ctx, func() (bool, error) {
+	err = c.retry(ctx, o.URL, func() (bool, error) {
 		n, err := fetchOnce(ctx, s, o, f, at, progress)
 		at += n
 		return n > 0, err

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestShown(t *testing.T) {
@@ -163,7 +164,7 @@ func TestSignedURL(t *testing.T) {
 	} {
 		c := quick()
 		c.Retries = 1
-		c.Retrying = func(err error) {
+		c.Retrying = func(err error, _ time.Duration) {
 			if strings.Contains(err.Error(), "stalesecret") {
 				t.Errorf("a retry tells %v", err)
 			}

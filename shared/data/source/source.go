@@ -62,8 +62,8 @@ type Client struct {
 	Retries int
 	// Pause is the time before the first retry. It doubles with each retry, up to a minute. Default: half a second.
 	Pause time.Duration
-	// Retrying, if set, is called with every error that is followed by a retry.
-	Retrying func(error)
+	// Retrying, if set, is called with every error that is followed by a retry, and the pause before that retry.
+	Retrying func(err error, pause time.Duration)
 	// Waiting, if set, is called once for a request whose server does not answer for a while.
 	Waiting func(host string)
 	// Credentials are the secrets of URLs. Find adds the secrets of the URLs that it is given.
@@ -117,7 +117,7 @@ func (c *Client) Find(ctx context.Context, location string) ([]Object, error) {
 	}
 	c.Credentials.add(location)
 	var found []Object
-	err = c.retry(ctx, func() (bool, error) {
+	err = c.retry(ctx, location, func() (bool, error) {
 		found, err = s.find(ctx, location)
 		return false, err
 	})
@@ -130,8 +130,9 @@ func (c *Client) Find(ctx context.Context, location string) ([]Object, error) {
 	return found, nil
 }
 
-// retry calls f until it succeeds, fails permanently, or has failed too often in a row without progress.
-func (c *Client) retry(ctx context.Context, f func() (progress bool, err error)) error {
+// retry calls f, which asks for location, until it succeeds, fails permanently, or has failed too often in a row
+// without progress.
+func (c *Client) retry(ctx context.Context, location string, f func() (progress bool, err error)) error {
 	limit, first := c.Retries, c.Pause
 	if limit <= 0 {
 		limit = 8
@@ -154,15 +155,15 @@ func (c *Client) retry(ctx context.Context, f func() (progress bool, err error))
 		if failures > limit {
 			return fmt.Errorf("%w (given up after %d retries)", err, limit)
 		}
-		if c.Retrying != nil {
-			c.Retrying(err)
-		}
 		wait := pause
 		if a := new(tooBusy); errors.As(err, a) {
-			wait = max(wait, a.after)
+			wait = min(max(wait, a.after), time.Minute)
+		}
+		if c.Retrying != nil {
+			c.Retrying(fmt.Errorf("source %s: %w", Shown(location), err), wait)
 		}
 		select {
-		case <-time.After(min(wait, time.Minute)):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -195,13 +195,18 @@ func TestGivesUp(t *testing.T) {
 	down = true
 	told := 0
 	c := quick()
-	c.Retrying = func(error) { told++ }
+	c.Retrying = func(err error, pause time.Duration) {
+		if !strings.Contains(err.Error(), "source "+address+": ") || pause <= 0 {
+			t.Errorf("trying again in %s: %v", pause, err)
+		}
+		told++
+	}
 	if err := c.Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil || Permanent(err) ||
 		told != 4 {
 		t.Errorf("%v, after %d retries", err, told)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c.Retrying, c.Pause = func(error) { cancel() }, time.Hour
+	c.Retrying, c.Pause = func(error, time.Duration) { cancel() }, time.Hour
 	if err := c.Fetch(ctx, o, filepath.Join(t.TempDir(), "x"), nil); err == nil || ctx.Err() == nil {
 		t.Errorf("cancelled: %v", err)
 	}
@@ -359,6 +364,24 @@ func TestBuckets(t *testing.T) {
 	if err := quick().Fetch(context.Background(), o, filepath.Join(t.TempDir(), "x"), nil); err == nil ||
 		!Permanent(err) {
 		t.Errorf("a missing object: %v", err)
+	}
+}
+
+// A bucket without credentials is no fault that passes: the user is told at once what to set.
+func TestABucketWithoutCredentials(t *testing.T) {
+	nowhere := filepath.Join(t.TempDir(), "none")
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "",
+		"AWS_CONFIG_FILE": nowhere, "AWS_SHARED_CREDENTIALS_FILE": nowhere, "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_WEB_IDENTITY_TOKEN_FILE": "", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "",
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI": ""} {
+		t.Setenv(name, value)
+	}
+	c := quick()
+	c.Retrying = func(err error, _ time.Duration) { t.Errorf("trying again: %v", err) }
+	_, err := c.Find(context.Background(), "s3://shelf/x.jsonl?region=here")
+	if err == nil || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") ||
+		!strings.Contains(err.Error(), "anonymous=true") {
+		t.Errorf("it does not say what to set: %v", err)
 	}
 }
 
