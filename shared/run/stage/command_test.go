@@ -238,8 +238,12 @@ func TestLinesOfAnOutput(t *testing.T) {
 		"a row of a table": {[]results.Result{{Kind: "pack.written", Row: &column, Columns: []results.Column{column}}},
 			[]string{"pack.written", file}},
 	} {
-		if got := outputLines(c.declared, record.Output{Kind: "pack.written", Body: body}, dir); !slices.Equal(got, c.want) {
+		out, named := record.Output{Kind: "pack.written", Body: body}, map[string]bool{}
+		if got := outputLines(c.declared, out, dir, named); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
+		}
+		if again := outputLines(c.declared, out, dir, named); slices.Contains(again, file) {
+			t.Errorf("%s: a file of another output is named as this one's: %q", what, again)
 		}
 	}
 }

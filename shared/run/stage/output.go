@@ -17,6 +17,7 @@ import (
 
 // printResult says which artifacts a job made and where they are.
 func printResult(c *cli.Context, declared []results.Result, res result, dir string) error {
+	named := map[string]bool{}
 	for _, out := range res.outputs {
 		if c.Bool("json") {
 			body, err := event.Plain(out.Body)
@@ -34,7 +35,7 @@ func printResult(c *cli.Context, declared []results.Result, res result, dir stri
 		if res.cached {
 			note = " (made before; --force makes it again)"
 		}
-		lines := outputLines(declared, out, dir)
+		lines := outputLines(declared, out, dir, named)
 		fmt.Fprintln(c.App.Writer, terminal.Fit(lines[0]+note, terminal.Width(c.App.Writer)))
 		for _, line := range lines[1:] {
 			fmt.Fprintln(c.App.Writer, "  "+line)
@@ -44,7 +45,8 @@ func printResult(c *cli.Context, declared []results.Result, res result, dir stri
 }
 
 // outputLines say what an output is: its headline or its kind, its values where it is no row of a table, and its files.
-func outputLines(declared []results.Result, out record.Output, dir string) []string {
+// Those that are named already are another output's, which this one refers to, as a checkpoint does to the one before.
+func outputLines(declared []results.Result, out record.Output, dir string, named map[string]bool) []string {
 	lines := []string{out.Kind}
 	i := slices.IndexFunc(declared, func(r results.Result) bool { return r.Kind == out.Kind })
 	if body, err := results.Body(out.Body); i >= 0 && err == nil {
@@ -58,8 +60,8 @@ func outputLines(declared []results.Result, out record.Output, dir string) []str
 	var names []string
 	for _, ref := range record.Mentioned(out.Body) {
 		path := filepath.Join(dir, ref.Name)
-		if _, err := os.Stat(path); err == nil {
-			names = append(names, path)
+		if _, err := os.Stat(path); err == nil && !named[path] {
+			names, named[path] = append(names, path), true
 		}
 	}
 	slices.Sort(names)
