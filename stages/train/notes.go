@@ -11,7 +11,7 @@ import (
 func (p Params) notes(seq int) (texts []string) {
 	say := func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
 	if p.Warmup > p.Steps {
-		say("warmup of %d steps is longer than the %d steps of the run: the learning rate comes to %.3g of its peak, %g",
+		say("warmup of %d steps is longer than the %d steps of the run: the learning rate ends at %.3g, below its peak of %g",
 			p.Warmup, p.Steps, p.update(p.Steps-1).LearningRate, p.LearningRate)
 	}
 	level := p.Steps - p.schedule().Cooldown

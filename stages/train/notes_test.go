@@ -26,7 +26,7 @@ func TestNotes(t *testing.T) {
 	}{
 		"defaults": {func(*Params) {}, ""},
 		"warm-up too long": {func(p *Params) { p.Steps, p.CheckpointEvery = 20, 20 }, "warmup of 50 steps is longer than " +
-			"the 20 steps of the run: the learning rate comes to 0.0012 of its peak, 0.003"},
+			"the 20 steps of the run: the learning rate ends at 0.0012, below its peak of 0.003"},
 		"warm-up in the cool-down": {
 			func(p *Params) { p.Schedule, p.Cooldown, p.FinalShare, p.Warmup = "trapezoid", 0.5, 0, 400 },
 			"warmup of 400 steps goes on in the cool-down, which begins after step 300: the learning rate is never level, " +

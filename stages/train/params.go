@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -170,7 +171,7 @@ func (p Params) check() error {
 		return fmt.Errorf("grad_bits: %w", err)
 	}
 	// Any tokenizer and sequence length will do: newTrainer checks the configuration again with the dataset's.
-	_, err := p.config(dataset.TokenizerInfo{Vocab: 257}, 128)
+	_, err := p.config(dataset.TokenizerInfo{Vocab: cmp.Or(p.Vocab, 257)}, 128)
 	return err
 }
 

@@ -37,6 +37,8 @@ func TestRangesOfParameters(t *testing.T) {
 		{"beta1", []float64{0, 0.99}, []float64{-0.1, 1}, func(p *Params, v float64) { p.Beta1 = v }},
 		{"beta2", []float64{0, 0.99}, []float64{-0.1, 1}, func(p *Params, v float64) { p.Beta2 = v }},
 		{"weight_decay", []float64{0}, []float64{-0.1}, func(p *Params, v float64) { p.Decay = v }},
+		{"vocab", []float64{0, 2, 65, 257, 50304}, []float64{-1, 1, 1 << 21},
+			func(p *Params, v float64) { p.Vocab = int(v) }},
 		{"clip", []float64{0}, []float64{-0.1}, func(p *Params, v float64) { p.Clip = v }},
 		{"muon_learning_rate", []float64{1e-30}, []float64{0, -1}, func(p *Params, v float64) { p.MuonRate = v }},
 		{"muon_momentum", []float64{0, 0.99}, []float64{-0.1, 1}, func(p *Params, v float64) { p.MuonMomentum = v }},
@@ -92,7 +94,6 @@ func TestRangesOfParameters(t *testing.T) {
 		{"rwsp_k", []float64{1, 16}, []float64{0, 17}, func(p *Params, v float64) { p.RWSPK = int(v) }},
 		{"kshift_layers", []float64{0, 3}, []float64{-1, 4}, func(p *Params, v float64) { p.KShiftLayers = []int{int(v)} }},
 		{"kshift_offset", []float64{0, 7}, []float64{-1}, func(p *Params, v float64) { p.KShiftOffset = int(v) }},
-		{"vocab", []float64{257, 300}, []float64{256}, func(p *Params, v float64) { p.Vocab = int(v) }},
 	} {
 		for _, v := range c.good {
 			p := defaults()
@@ -146,6 +147,12 @@ func TestConfigOfParameters(t *testing.T) {
 		if got, err := defaults().config(dataset.TokenizerInfo{Vocab: ids}, 128); err != nil || got.Vocab != want {
 			t.Errorf("%d ids: a vocabulary of %d (%v), want %d", ids, got.Vocab, err, want)
 		}
+	}
+	p = defaults()
+	p.Vocab = 256
+	if _, err := p.config(dataset.TokenizerInfo{Name: "bytes", Vocab: 257}, 128); err == nil ||
+		!strings.Contains(err.Error(), "vocab is 256, but the tokenizer bytes has 257 ids") {
+		t.Errorf("fewer tokens than the dataset has: %v", err)
 	}
 	p = defaults()
 	if p.flipThreshold() != 0 {
