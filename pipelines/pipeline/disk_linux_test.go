@@ -24,6 +24,18 @@ func TestReadOnlyDataDirectory(t *testing.T) {
 	w.refuses(1, []string{"read-only", "--data"}, "pipeline", tiny()...)
 }
 
+// What is only read needs no permission to write: an archive can be verified.
+func TestAReadOnlyDataDirectoryIsVerified(t *testing.T) {
+	w := newWorld(t)
+	dir := mount(t, "size=64m", 0)
+	w.data = filepath.Join(dir, "data")
+	w.must("pipeline", tiny()...)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.must("pipeline", "verify")
+}
+
 // A disk that stays full ends the run with a message. Once there is room, the run goes on and makes the same artifacts.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
