@@ -5,7 +5,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,17 +78,20 @@ func report(c *cli.Context) error {
 // write writes the page and, beside it, its figures. What cannot be written leaves an older page as it is.
 func write(runs []*history.Run, path string) error {
 	figures := figuresOf(runs)
-	var problems []error
 	for _, f := range figures {
 		if err := f.draw(); err != nil {
 			return fmt.Errorf("drawing %s: %w", f.Name, err)
 		}
-		for ending, b := range map[string][]byte{".svg": f.svg, ".png": f.png} {
-			problems = append(problems, artifact.WriteFile(filepath.Join(filepath.Dir(path), f.Name+ending), b))
+		base := filepath.Join(filepath.Dir(path), f.Name)
+		if err := artifact.WriteFile(base+".svg", f.svg); err != nil {
+			return err // the next figure would say the same: the disk is full, or not to be written
+		}
+		if err := artifact.WriteFile(base+".png", f.png); err != nil {
+			return err
 		}
 	}
 	text, err := pageOf(runs, figures).html()
-	if err := errors.Join(append(problems, err)...); err != nil {
+	if err != nil {
 		return err
 	}
 	return artifact.WriteFile(path, text)

@@ -240,6 +240,20 @@ func TestReportOfAnEmptyRun(t *testing.T) {
 	}
 }
 
+// A folder that cannot be written is an error once, not once a figure.
+func TestAReportThatCannotBeWritten(t *testing.T) {
+	data := t.TempDir()
+	historytest.Make(t, data, "r", historytest.Options{})
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	err := newApp().Run([]string{"report", "--data", data, "--run", "r", "--out", filepath.Join(file, "report")})
+	if err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Short times have units that keep exponents away.
 func TestSeconds(t *testing.T) {
 	for s, want := range map[float64]string{70.06: "70.1 s", 0.0989: "98.9 ms", 0.000108: "108 µs", 8.62e-07: "862 ns",
