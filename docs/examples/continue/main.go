@@ -48,6 +48,9 @@ func continueText(ctx context.Context, job *stage.Job[params], in event.Checkpoi
 		return err
 	}
 	defer s.Close()
+	if p := job.Params.Prompt; p < 1 || p >= s.Seq {
+		return stage.Permanentf("prompt is %d: a sequence has %d tokens: use 1 to %d", p, s.Seq, s.Seq-1)
+	}
 	tokens, _, err := s.Sequences(0, 1)
 	own, right := slices.Clone(tokens), 0
 	for k := job.Params.Prompt; err == nil && k < s.Seq && ctx.Err() == nil; k++ {
@@ -65,6 +68,6 @@ func continueText(ctx context.Context, job *stage.Job[params], in event.Checkpoi
 	if err != nil {
 		return err
 	}
-	share := float64(right) / float64(max(s.Seq-job.Params.Prompt, 1))
+	share := float64(right) / float64(s.Seq-job.Params.Prompt)
 	return job.Emit(ctx, continuationWritten{Step: int(s.Saved.Step), Right: share, Text: text})
 }
