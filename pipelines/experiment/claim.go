@@ -11,6 +11,7 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
+	"bitnet1/shared/run/command"
 )
 
 // question is what an experiment asks. The files of its answer have a name, which no other question may use.
@@ -43,6 +44,9 @@ func (q question) covers(old question) bool {
 
 // claim reserves the files NAME.* in dir for a question. It fails if they belong to another question.
 func claim(dir, name string, q question, force bool) error {
+	if name != filepath.Base(name) || name == "." || !filepath.IsLocal(name) {
+		return command.Usagef("--name %s: a name is no path: use --out to choose the folder", name)
+	}
 	path := filepath.Join(dir, name+".json")
 	b, err := os.ReadFile(path)
 	var old question
