@@ -72,6 +72,17 @@ func TestTrainTokenizer(t *testing.T) {
 	}
 }
 
+// TestTrainTokenizerOfLittle: where no pair occurs twice, the ids are the bytes and the end of text.
+func TestTrainTokenizerOfLittle(t *testing.T) {
+	dir := t.TempDir()
+	text := write(t, filepath.Join(dir, "a.txt"), "a text")
+	said, err := self("train", "--in", text, "--out", filepath.Join(dir, "t.json")).CombinedOutput()
+	if err != nil || !bytes.Contains(said, []byte("the vocabulary has 257 ids instead of 32768")) ||
+		!bytes.Contains(said, []byte(", 257 ids, of ")) {
+		t.Errorf("%v: %s", err, said)
+	}
+}
+
 // TestTrainTokenizerRefused: what cannot be is refused at once, and writes nothing.
 func TestTrainTokenizerRefused(t *testing.T) {
 	dir := t.TempDir()

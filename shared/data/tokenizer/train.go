@@ -12,7 +12,7 @@ import (
 type Training struct {
 	Vocab        int   // most ids: the end of text, 256 bytes and what is merged
 	MinFrequency int64 // a pair that occurs less often is not merged
-	// Merged, if set, is called after each merge with the number of ids that there are.
+	// Merged, if set, is called before the first merge and after each, with the number of ids that there are.
 	Merged func(ids int)
 }
 
@@ -45,6 +45,9 @@ func Train(ctx context.Context, p *Pieces, o Training) ([]byte, error) {
 		return nil, err
 	}
 	t := newTrainer(p)
+	if o.Merged != nil {
+		o.Merged(len(t.tokens))
+	}
 	for len(t.tokens) < o.Vocab && len(t.queue) > 0 {
 		if err := ctx.Err(); err != nil {
 			return nil, err
