@@ -54,6 +54,8 @@ func gcCommand() *cli.Command {
 			case c.Bool("json"):
 				fmt.Fprintf(c.App.Writer, `{"type":"gc","artifacts":%d,"bytes":%d,"removed":%v}`+"\n", len(unnamed), size,
 					c.Bool("yes"))
+			case len(unnamed) == 0:
+				fmt.Fprintln(c.App.Writer, what+": nothing to remove")
 			case c.Bool("yes"):
 				fmt.Fprintln(c.App.Writer, what+": removed")
 			case c.Int("keep-checkpoints") > 0:
