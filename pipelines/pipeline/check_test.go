@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,6 +113,26 @@ func TestASourcesPatternNeedsNoQuotes(t *testing.T) {
 		if err != nil || len(made) != len(books) {
 			t.Errorf("%v: %d batches of %d books, %v", args, len(made), len(books), err)
 		}
+	}
+}
+
+// A run does not read what the runs before it wrote, so the same command is the same run.
+func TestAPatternLeavesOutDataDirectories(t *testing.T) {
+	w := newWorld(t)
+	around := filepath.Dir(w.data)
+	for _, name := range []string{"texts/a.txt", "texts/b.txt"} {
+		path := filepath.Join(around, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+			os.WriteFile(path, []byte(strings.Repeat(name, 1000)), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"run", "--preset", "nano", "--source", filepath.Join(around, "**", "*.txt"),
+		w.write("stages: {tokenize: {}}")}
+	w.must("pipeline", args...)
+	if said := w.must("pipeline", args...); !strings.Contains(said, "2 source files") ||
+		!strings.Contains(said, "this run has finished before") {
+		t.Errorf("the same command once more: %s", said)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"bitnet1/pipelines/pipeline/corpus"
 	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/shared/data/source"
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/definition"
 )
 
@@ -39,8 +40,9 @@ func (p *plan) findSources(ctx context.Context, c *cli.Context, file *pipelinefi
 		}
 	}
 	client := source.Client{
-		Getenv:  os.Getenv,
-		Waiting: func(host string) { fmt.Fprintf(c.App.ErrWriter, "waiting for %s (no answer yet)\n", host) },
+		Getenv:   os.Getenv,
+		LeaveOut: artifact.IsDirectory, // or a run would read what the run before has written
+		Waiting:  func(host string) { fmt.Fprintf(c.App.ErrWriter, "waiting for %s (no answer yet)\n", host) },
 		Retrying: func(err error, pause time.Duration) {
 			fmt.Fprintf(c.App.ErrWriter, "trying again in %s: %v\n", pause, err)
 		},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bitnet1/shared/data/source"
+	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/event"
 	"bitnet1/shared/run/stage"
 )
@@ -18,7 +19,8 @@ var credentials = source.CredentialsFrom(os.Getenv)
 
 // client fetches remote files. It logs retries and servers that do not answer, to standard error if log is nil.
 func client(log *slog.Logger) *source.Client {
-	c := &source.Client{HTTP: &http.Client{Transport: transport()}, Getenv: os.Getenv, Credentials: credentials}
+	c := &source.Client{HTTP: &http.Client{Transport: transport()}, Getenv: os.Getenv, LeaveOut: artifact.IsDirectory,
+		Credentials: credentials}
 	if log == nil {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}

@@ -63,16 +63,16 @@ func split(pattern string) []string {
 
 // Files returns the paths on this machine that match a pattern, sorted. A path that exists is taken literally, before
 // it counts as a pattern. The same holds for every name of the pattern: data[1]/*.jsonl stands for the files in the
-// folder data[1], if that exists. ** does not follow links. A folder that cannot be read is an error. A pattern that
-// matches nothing is no error.
-func Files(pattern string) ([]string, error) {
+// folder data[1], if that exists. ** does not follow links, and does not stand for folders that are left out; nil
+// leaves out none. A folder that cannot be read is an error. A pattern that matches nothing is no error.
+func Files(pattern string, leaveOut func(folder string) bool) ([]string, error) {
 	if ok, err := exists(pattern); ok || err != nil {
 		return []string{pattern}, err
 	}
 	if _, err := Match(pattern, ""); err != nil {
 		return nil, err
 	}
-	w := &walk{}
+	w := &walk{leaveOut: leaveOut}
 	if err := w.expand("", split(pattern)); err != nil {
 		return nil, err
 	}
@@ -89,7 +89,10 @@ func exists(name string) (bool, error) {
 	return err == nil, err
 }
 
-type walk struct{ found []string }
+type walk struct {
+	leaveOut func(folder string) bool
+	found    []string
+}
 
 // expand finds the matches of the rest of a pattern below a path, which ends with a slash or is empty.
 func (w *walk) expand(at string, rest []string) error {
@@ -132,7 +135,7 @@ func (w *walk) descend(at string, rest []string) error {
 	entries, failed := read(at)
 	err = errors.Join(err, failed)
 	for _, e := range entries {
-		if e.IsDir() && err == nil {
+		if e.IsDir() && err == nil && (w.leaveOut == nil || !w.leaveOut(at+e.Name())) {
 			err = w.descend(at+e.Name()+"/", rest)
 		}
 	}

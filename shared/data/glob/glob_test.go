@@ -78,14 +78,41 @@ func TestFiles(t *testing.T) {
 		"nothing":                  nil,
 		"":                         nil,
 	} {
-		if got, err := Files(pattern); err != nil || !slices.Equal(got, want) {
+		if got, err := Files(pattern, nil); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %q, %v; want %q", pattern, got, err, want)
 		}
 	}
-	if all, err := Files("**"); err != nil || len(all) < 12 {
+	if all, err := Files("**", nil); err != nil || len(all) < 12 {
 		t.Errorf("**: %q, %v", all, err)
 	}
-	if _, err := Files("x["); err == nil {
+	if _, err := Files("x[", nil); err == nil {
 		t.Error("x[ is a pattern")
+	}
+}
+
+// Folders that are left out are not among those that ** stands for, unless the pattern names them.
+func TestFilesLeaveOut(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"a.txt", "out/b.txt", "in/c.txt", "in/out/d.txt"} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pattern, want := range map[string][]string{
+		"**/*.txt":       {"a.txt", "in/c.txt"},
+		"out/**/*.txt":   {"out/b.txt"},
+		"*/*.txt":        {"in/c.txt", "out/b.txt"},
+		"**/out/*.txt":   {"in/out/d.txt", "out/b.txt"},
+		"./in/**/?.txt":  {"./in/c.txt"},
+		"in/out/**/*":    {"in/out/d.txt"},
+		"in/out/../**/*": {"in/out/../c.txt", "in/out/../out"},
+	} {
+		got, err := Files(pattern, func(folder string) bool { return filepath.Base(folder) == "out" })
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, %v, want %q", pattern, got, err, want)
+		}
 	}
 }

@@ -50,7 +50,7 @@ func (c *Client) FindAll(ctx context.Context, named []Named) ([]Found, error) {
 				Version: o.Version, Parameters: n.Parameters})
 		}
 	}
-	all, err := digestLocal(ctx, local)
+	all, err := digestLocal(ctx, local, c.LeaveOut)
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +91,8 @@ func merge(name, a, b string) (string, error) {
 	return cmp.Or(a, b), nil
 }
 
-func digestLocal(ctx context.Context, named []Named) ([]Found, error) {
-	files, err := Local(named)
+func digestLocal(ctx context.Context, named []Named, leaveOut func(folder string) bool) ([]Found, error) {
+	files, err := Local(named, leaveOut)
 	if err != nil {
 		return nil, err
 	}

@@ -63,11 +63,12 @@ func readable(name string) string {
 
 // Local finds the local files that paths, patterns and file URLs stand for. The paths are absolute and sorted, and each
 // file is listed once, even if several links lead to it. A pattern may match folders, which are skipped; anything else
-// that is not a regular file is an error.
-func Local(named []Named) ([]Named, error) {
+// that is not a regular file is an error. The ** of a pattern does not stand for folders that are left out; nil leaves
+// out none.
+func Local(named []Named, leaveOut func(folder string) bool) ([]Named, error) {
 	var all []Named
 	for _, n := range named {
-		found, err := matches(n.Location)
+		found, err := matches(n.Location, leaveOut)
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", readable(n.Location), err)
 		}
@@ -79,9 +80,9 @@ func Local(named []Named) ([]Named, error) {
 	return distinct(all)
 }
 
-func matches(pattern string) ([]string, error) {
+func matches(pattern string, leaveOut func(folder string) bool) ([]string, error) {
 	pattern, _ = Path(pattern)
-	found, err := glob.Files(pattern)
+	found, err := glob.Files(pattern, leaveOut)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +187,7 @@ func inside(folder string) string {
 	for _, extension := range documents.Extensions() {
 		for _, pattern := range []string{"*" + extension, "*" + extension + ".*"} {
 			for _, deep := range []string{"", "**/"} {
-				if found, err := glob.Files(filepath.Join(folder, deep+pattern)); err == nil && len(found) > 0 {
+				if found, err := glob.Files(filepath.Join(folder, deep+pattern), nil); err == nil && len(found) > 0 {
 					return deep + pattern
 				}
 			}

@@ -66,6 +66,8 @@ type Client struct {
 	Retrying func(err error, pause time.Duration)
 	// Waiting, if set, is called once for a request whose server does not answer for a while.
 	Waiting func(host string)
+	// LeaveOut, if set, tells which folders of this machine the ** of a pattern does not stand for.
+	LeaveOut func(folder string) bool
 	// Credentials are the secrets of URLs. Find adds the secrets of the URLs that it is given.
 	Credentials Credentials
 }

@@ -33,6 +33,12 @@ const markAbout = "This is a data directory of bitnet1. The command pipeline cle
 // MarkPath is the file that makes dir a data directory.
 func MarkPath(dir string) string { return filepath.Join(dir, markName) }
 
+// IsDirectory reports whether dir has the mark of a data directory.
+func IsDirectory(dir string) bool {
+	_, err := os.Stat(MarkPath(dir))
+	return err == nil
+}
+
 // Recognize returns what was in the data directory dir before it became one. The error says so where dir is none. A
 // directory of a version that wrote no mark is known by its artifacts.
 func Recognize(dir string) (others []string, err error) {
