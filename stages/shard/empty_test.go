@@ -88,6 +88,18 @@ func TestSmallest(t *testing.T) {
 	}
 }
 
+// A dataset of less text than half a sequence is mostly padding, which the stage says.
+func TestSequencesLongerThanTheText(t *testing.T) {
+	dir := t.TempDir()
+	in := batch(t, dir, "a", "It rains in Spain,", " and it pours.")
+	for length, warned := range map[string]bool{"4": false, "1000": true} {
+		status, said := says(t, "--in", in, "--out", filepath.Join(dir, length), "--sequence-length", length)
+		if status != 0 || warned != strings.Contains(said, "Choose a smaller sequence_length") {
+			t.Errorf("%s: status %d: %s", length, status, said)
+		}
+	}
+}
+
 // TestExplicitZeros: a zero that is given is the value, and stands in what is made.
 func TestExplicitZeros(t *testing.T) {
 	dir := t.TempDir()

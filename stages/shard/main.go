@@ -305,8 +305,8 @@ func keepTokenizer(job *stage.Job[Params], t dataset.TokenizerInfo) (*artifact.R
 	return &ref, err
 }
 
-// warnOfSplits warns of a dataset without a validation split, and of one whose validation split is larger than it
-// should be.
+// warnOfSplits warns of a dataset without a validation split, of one whose validation split is larger than it should
+// be, and of one whose text is less than half a sequence.
 func warnOfSplits(job *stage.Job[Params], m *dataset.Manifest) {
 	if len(m.Splits.Validation.Shards) == 0 {
 		why := "validation_share is 0"
@@ -322,5 +322,9 @@ func warnOfSplits(job *stage.Job[Params], m *dataset.Manifest) {
 			"are not divided, and large ones fell to it. Cut them into smaller ones, or take another seed: %s",
 			validation, training+validation, m.ValidationShare,
 			stage.Setting("shard", "seed", strconv.FormatUint(job.Params.Seed+1, 10))))
+	}
+	if text := m.Splits.Train.Tokens; len(m.Counted) == 0 && text < int64(m.SequenceLength)/2 {
+		job.Log.Warn(fmt.Sprintf("the training text has %d tokens, and the one sequence that it is in has %d: the others "+
+			"are padding, from which nothing is learnt. Choose a smaller sequence_length", text, m.SequenceLength))
 	}
 }
