@@ -63,6 +63,11 @@ struct TileNoise {
       : seed{a.scalars->seed[0], a.scalars->seed[1]},
         stream(a.layer | a.scalars->micro << 16),
         step(a.scalars->step[0]) {}
+  // The random words of a lane's query `row` and keys from + 4 t ... from + 4 t + 3.
+  DEVICE_MEMBER Words4 words(const TileQueries& q, int row, int from) const {
+    uint64_t block = q.noise[row] + (uint32_t)(from / 4 + (int)threadIdx.x % 4);
+    return philox(seed[0], seed[1], (uint32_t)block, (uint32_t)(block >> 32), stream, step);
+  }
 };
 
 // score[r][i] becomes the score of query g + 8 r and key from + 4 t + i. keys points at the bits of key `from`.
@@ -90,6 +95,39 @@ template <bool kNoise> DEVICE void tile_scores(const TileQueries& q, const TileN
   }
 }
 
+// Scores of a head, without noise: agree / 4 - 8 - slope * distance, where `agree` channels agree. Where the slope is a
+// power of two every step is exact, so that equal scores are equal.
+struct TileScores {
+  float slope, offsets[4];  // of a lane's keys: -8 + slope * i
+
+  __device__ __forceinline__ explicit TileScores(const Head& h) : slope((float)h.slope) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) offsets[i] = __builtin_fmaf(slope, (float)i, -8.0f);
+  }
+  // score[r][i] becomes the score of query g + 8 r and key from + 4 t + i, also of a key that comes after the query.
+  // keys points at the bits of key `from`.
+  DEVICE_MEMBER void score(const TileQueries& q, const uint32_t (*keys)[2], int from, float (&score)[2][4]) const {
+    constexpr float kCounted = 0x1p23f;  // an integer added to its bits is added to its value
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    int agree[2][4];
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+#pragma unroll
+      for (int j = 0; j < 4; j++) agree[n][j] = as_int(kCounted);
+      mma_bits(agree[n], q.bits, lane_word(keys[g / 2 * 4 + 2 * n + g % 2]));
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float distance = q.at[r] - (float)(from + 4 * t);
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        float count = as_float(agree[i / 2][2 * r + i % 2]) - kCounted;
+        score[r][i] = __builtin_fmaf(-slope, distance, __builtin_fmaf(count, 0.25f, offsets[i]));
+      }
+    }
+  }
+};
+
 // The first keys that the first and the last of 16 queries from t on may read. For sequences of one document the
 // compiler removes all of it: kernels are compiled for both cases.
 template <bool kSeparate> struct TileStarts {
@@ -112,6 +150,51 @@ DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int 
     for (int i = 0; i < 4; i++)
       if (from + 4 * (lane % 4) + i < first) score[r][i] = kNever;
   }
+}
+
+// Sets scores to kNever where the key comes after the query, or lies before the query's document. The scores are of
+// queries from t on and keys from `from` on. Few tiles have such keys, so the first key of each query is read again for
+// them.
+template <bool kSeparate> DEVICE void hide(const Head& h, const TileQueries& q, const TileStarts<kSeparate>& starts,
+    int t, int from, float (&score)[2][4]) {
+  int lane = threadIdx.x % 32;
+  if (from + 15 > t) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float distance = q.at[r] - (float)(from + 4 * (lane % 4));
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        if (distance < (float)i) score[r][i] = kNever;
+    }
+  }
+  if (!kSeparate || from >= starts.latest) return;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int first = h.first(min(t + lane / 4 + 8 * r, h.a.seq - 1));
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      if (from + 4 * (lane % 4) + i < first) score[r][i] = kNever;
+  }
+}
+
+// What a thread of 128 loads of tiles of 64 keys, or their values: a word of a row in every tile.
+struct TileWords {
+  const uint32_t* at;  // in the last tile that was loaded
+  int step;            // from one tile to the next
+
+  __device__ __forceinline__ TileWords(const Head& h, const uint32_t* rows, int words, int first)
+      : at(rows + (long)(first + threadIdx.x / 2) * words + 2 * h.head + threadIdx.x % 2), step(64 * words) {}
+  DEVICE_MEMBER uint32_t load() const { return load_word(at); }
+  DEVICE_MEMBER uint32_t load_earlier() { return load_word(at -= step); }
+};
+
+// The first key that may matter to a warp's 16 queries, if row r of a lane needs none that is further than far[r] away.
+DEVICE int reach(const TileQueries& q, const float (&far)[2]) {
+  int first = 0x7fffffff;
+#pragma unroll
+  for (int r = 0; r < 2; r++)
+    if (q.at[r] >= 0) first = min(first, (int)max(q.at[r] - far[r], 0.0f));
+  return warp_min(first);
 }
 
 // ---- Products of tiles with ±1 ----
