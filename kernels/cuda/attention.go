@@ -15,6 +15,9 @@ import (
 // maxHeadDim bounds Attention.HeadDim: kernels hold a head in registers.
 const maxHeadDim = 256
 
+// halfTile is a HalfTile's bytes: 64 rows of a head of 64 channels, as float16.
+const halfTile = 64 * 64 * 2
+
 // attend is a kernel that computes what queries read.
 type attend = func(l launch, a attention, out, popcounts, pointers cu.DevicePtr) error
 
@@ -74,6 +77,9 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys
 				return err
 			}
 		}
+		if a.Kind == kernels.Softmax && a.HeadDim == 64 {
+			return d.attendSoftmax64(to, list, v, a)
+		}
 		if queryLevels := v.queryPlanes > 1; a.Kind == kernels.Softmax && (levels || queryLevels) {
 			kernel := either(queryLevels, launch.attendSoftmaxQueryLevels, launch.attendSoftmaxLevels)
 			return kernel(d.launch(warpPerQuery(a)), v, to.data, to.popcounts, list, to.bits, to.planeBytes/4)
@@ -84,6 +90,47 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys
 		}
 		return kernel(d.launch(g), v, to.data, to.popcounts, list)
 	})
+}
+
+// attendSoftmax64 reads all keys in tiles, and then settles the channels whose levels float32 cannot tell.
+func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
+	heads, tiles := a.Batch*a.Heads, ceilDiv(a.Seq, 64)
+	spread := func(name string, data cu.DevicePtr, words, planes int32, planeWords int64) (cu.DevicePtr, error) {
+		at, err := d.scratch(name+" in tiles", heads*tiles*halfTile)
+		if err != nil {
+			return 0, err
+		}
+		return at, d.launch(grid(2*tiles, heads)).spreadHeads(data, int(words), int(planes), int(planeWords), a.Seq,
+			a.Heads, at)
+	}
+	values, err := spread("values", v.values, v.valueWords, v.valuePlanes, v.valuePlaneWords)
+	if err != nil {
+		return err
+	}
+	var queries, keys cu.DevicePtr // of signs, the kernel reads the bits
+	if v.queryPlanes > 1 {
+		if queries, err = spread("queries", v.queries, v.words, v.queryPlanes, v.queryPlaneWords); err != nil {
+			return err
+		}
+		if keys, err = spread("keys", v.keys, v.words, 1, 0); err != nil {
+			return err
+		}
+	}
+	unsure, err := d.scratch("channels to settle", 8*heads*a.Seq)
+	if err != nil {
+		return err
+	}
+	kernel := either(v.queryPlanes > 1, launch.attendSoftmax64QueryLevels, launch.attendSoftmax64)
+	if a.Starts != nil {
+		kernel = either(v.queryPlanes > 1, launch.attendSoftmax64QueryLevelsSeparate, launch.attendSoftmax64Separate)
+	}
+	err = kernel(d.launch(grid(tiles, heads)), v, queries, keys, values, to.data, to.popcounts, pointers, unsure, to.bits,
+		to.planeBytes/4)
+	if err != nil {
+		return err
+	}
+	return d.launch(grid(ceilDiv(a.Seq, 256), heads)).settleSoftmax(v, values, to.data, to.popcounts, pointers, unsure,
+		to.bits, to.planeBytes/4)
 }
 
 // attendLevels finds the pointers first, and then reads values of several planes along them.
@@ -123,9 +170,6 @@ func attendKernel(a kernels.Attention, v attention) (attend, driver.Geometry, er
 	switch {
 	case a.Kind == kernels.RWSP:
 		return survivorsKernel(a, int(v.queryPlanes)), grid(ceilDiv(a.Seq, kTile), heads), nil
-	case a.Kind == kernels.Softmax && v.tiled():
-		kernel := either(separate, launch.attendSoftmax64Separate, launch.attendSoftmax64)
-		return kernel, grid(ceilDiv(a.Seq, 64), heads), nil
 	case a.Kind == kernels.Softmax:
 		return launch.attendSoftmax, warpPerQuery(a), nil
 	case a.Kind == kernels.Pointer && a.Noise == nil && a.Gumbel && v.tiled():

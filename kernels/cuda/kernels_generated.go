@@ -47,8 +47,6 @@ var modules = []module{
 		{timing.Operation{Name: "attend_softmax_query_levels", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "attend_pointer_64", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "attend_pointer_64_separate", Category: timing.Attention, Float: true}, 128, 0},
-		{timing.Operation{Name: "attend_softmax_64", Category: timing.Attention, Float: true}, 128, 0},
-		{timing.Operation{Name: "attend_softmax_64_separate", Category: timing.Attention, Float: true}, 128, 0},
 	}},
 	{"attention_backward", "sm_80", []kernel{
 		{timing.Operation{Name: "survivor_lists", Category: timing.Attention}, 32, 0},
@@ -104,6 +102,14 @@ var modules = []module{
 		{timing.Operation{Name: "dense_keys_64_pointer", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "dense_queries_64_pointer_separate", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "dense_keys_64_pointer_separate", Category: timing.Attention, Float: true}, 128, 0},
+	}},
+	{"attention_softmax", "sm_80", []kernel{
+		{timing.Operation{Name: "spread_heads", Category: timing.Attention}, 256, 0},
+		{timing.Operation{Name: "settle_softmax", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "attend_softmax_64", Category: timing.Attention, Float: true}, 128, 0},
+		{timing.Operation{Name: "attend_softmax_64_separate", Category: timing.Attention, Float: true}, 128, 0},
+		{timing.Operation{Name: "attend_softmax_64_query_levels", Category: timing.Attention, Float: true}, 128, 0},
+		{timing.Operation{Name: "attend_softmax_64_query_levels_separate", Category: timing.Attention, Float: true}, 128, 0},
 	}},
 	{"fixed", "sm_80", []kernel{
 		{timing.Operation{Name: "add_fixed", Category: timing.Rounding}, 256, 0},
@@ -914,14 +920,6 @@ func (l launch) attendPointer64Separate(a attention, out, popcounts, pointers cu
 	return l.queue("attend_pointer_64_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
 }
 
-func (l launch) attendSoftmax64(a attention, out, popcounts, pointers cu.DevicePtr) error {
-	return l.queue("attend_softmax_64", argument(a), argument(out), argument(popcounts), argument(pointers))
-}
-
-func (l launch) attendSoftmax64Separate(a attention, out, popcounts, pointers cu.DevicePtr) error {
-	return l.queue("attend_softmax_64_separate", argument(a), argument(out), argument(popcounts), argument(pointers))
-}
-
 // ---- attention_backward.cu ----
 
 func (l launch) survivorLists(pointers cu.DevicePtr, seq, survivors int, offsets, entries, globalCounts cu.DevicePtr) error {
@@ -1187,6 +1185,32 @@ var (
 	denseKernels64Pointer         = denseKernels64{launch.denseQueries64Pointer, launch.denseKeys64Pointer}
 	denseKernels64PointerSeparate = denseKernels64{launch.denseQueries64PointerSeparate, launch.denseKeys64PointerSeparate}
 )
+
+// ---- attention_softmax.cu ----
+
+func (l launch) spreadHeads(data cu.DevicePtr, words, planes, planeWords, seq, heads int, to cu.DevicePtr) error {
+	return l.queue("spread_heads", argument(data), argument(int32Of(words)), argument(int32Of(planes)), argument(int64Of(planeWords)), argument(int32Of(seq)), argument(int32Of(heads)), argument(to))
+}
+
+func (l launch) settleSoftmax(a attention, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("settle_softmax", argument(a), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
+}
+
+func (l launch) attendSoftmax64(a attention, queries, keys, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_64", argument(a), argument(queries), argument(keys), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
+}
+
+func (l launch) attendSoftmax64Separate(a attention, queries, keys, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_64_separate", argument(a), argument(queries), argument(keys), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
+}
+
+func (l launch) attendSoftmax64QueryLevels(a attention, queries, keys, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_64_query_levels", argument(a), argument(queries), argument(keys), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
+}
+
+func (l launch) attendSoftmax64QueryLevelsSeparate(a attention, queries, keys, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_64_query_levels_separate", argument(a), argument(queries), argument(keys), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
+}
 
 // ---- fixed.cu ----
 

@@ -581,23 +581,6 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
   }
 }
 
-// The first key from `first` on with the highest score for query t, and that score.
-template <bool kLevels, int kWords>
-DEVICE int first_best(const Head& h, const uint32_t (&q)[kWords], int first, int t, double& best) {
-  best = -1e300;
-  int at = 0x7fffffff;
-  for (int u = first + threadIdx.x % 32; u <= t; u += 32) {
-    double s = h.score<kLevels>(q, t, u);
-    if (s > best) best = s, at = u;
-  }
-  for (int mask = 16; mask > 0; mask /= 2) {
-    double s = shuffle_xor(best, mask);
-    int u = shuffle_xor(at, mask);
-    if (s > best || (s == best && u < at)) best = s, at = u;
-  }
-  return at;
-}
-
 // Softmax over all keys from `first` on: Σ_u p_u v_u of query t, in float64, with p_u = exp(score - best), and divided
 // by their sum first if kDivided. Channel 32 w + lane is that of sum[w]. Returns the first key of the highest score.
 template <bool kLevels, bool kDivided, int kWords>
@@ -606,7 +589,7 @@ DEVICE int sum_all(const Head& h, int first, int t, double (&sum)[kWords]) {
   uint32_t q[kWords];
   h.load_query(t, q);
   double best;
-  int at = first_best<kLevels>(h, q, first, t, best);
+  int at = first_best(first, t, [&](int u) { return h.score<kLevels>(q, t, u); }, best);
   double total = 0;
   if (kDivided)
     for (int u = first + lane; u <= t; u += 32) total += exponential(h.score<kLevels>(q, t, u) - best);
@@ -683,171 +666,10 @@ void attend_softmax_query_levels(
   attend_levels<true>(a, out, popcounts, pointers, bits, plane_words);
 }
 
-// The signs of the channels of query t's attention output that `unsure` has, in float64. `best` is about the score of
-// its best key.
-DEVICE void read_some(
-    const Head& h, int first, int t, float best, const uint32_t (&unsure)[2], uint32_t (&bits)[2]) {
-  constexpr int kFew = 4;  // of more channels, all are read at once
-  if (popcount(unsure[0]) + popcount(unsure[1]) > kFew) {
-    read_all(h, first, t, bits);
-    return;
+#define ATTEND_POINTER_64(suffix, kSeparate)                                                                           \
+  KERNEL(attention float, 128, 5)                                                                                      \
+  void attend_pointer_64##suffix(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) {  \
+    attend_pointer_tiles<kSeparate>(a, out, popcounts, pointers);                                                      \
   }
-  uint32_t q[2];
-  h.load_query(t, q);
-#pragma unroll
-  for (int w = 0; w < 2; w++) {
-    bits[w] = 0;
-    for (uint32_t rest = unsure[w]; rest; rest &= rest - 1) {
-      int c = __builtin_ctz(rest);
-      double sum = 0;
-      for (int u = first + threadIdx.x % 32; u <= t; u += 32) {
-        double p = exponential(h.score<false>(q, t, u) - (double)best);
-        sum += h.value_word(u, w) >> c & 1 ? p : -p;
-      }
-      bits[w] |= (uint32_t)(warp_sum(sum) >= 0) << c;
-    }
-  }
-}
-
-// Softmax in tiles, as attend_pointer_tiles has them. It needs no maximum: no score is above 8, and the query's own is
-// not below -8. Weights are split into two bfloat16. A channel is computed again in float64 where its sum is less than
-// kSmall of the weights' sum. Keys are left out that are so far away that all of them weigh less than kLeft of it.
-//
-// A lane knows which four keys have its best score; they are scored in float64 at the end. Where keys of two such
-// groups lie closer than kClose, all are, unless scores in float32 are exact.
-template <bool kSeparate>
-DEVICE void attend_softmax_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
-  constexpr float kClose = 1e-5f, kSmall = 2e-5f, kLeft = 1e-6f;
-  __shared__ alignas(16) uint32_t keys[64][2], values[64][2];
-  __shared__ Signs signs[4];  // of values
-  Head h(a, blockIdx.y);
-  int lane = threadIdx.x % 32, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;
-  int key = threadIdx.x / 2, word = threadIdx.x % 2, end = kSeparate ? h.first(first) / 64 * 64 : 0;
-  float best[2], second[2], total[2] = {}, sums[1][8][4] = {};
-  int at[2] = {};
-  TileQueries q;
-  TileScores scores(h);
-  float inverse = 1 / scores.slope;
-  bool exact = (double)scores.slope == h.slope && (as_int(scores.slope) & 0x7fffff) == 0;
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    q.load(h, r, row0 + lane / 4 + 8 * r);
-    best[r] = second[r] = kNever;
-  }
-  TileStarts<kSeparate> starts(h, row0);
-  bool inside = first + key < a.seq;
-  TileWords key_tiles(h, h.keys, a.words, first), value_tiles(h, h.values, a.value_words, first);
-  uint32_t next_key = inside ? key_tiles.load() : 0, next_value = inside ? value_tiles.load() : 0;
-  int needed = starts.earliest;
-  for (int from = first; from >= end && block_any(from + 63 >= needed); from -= 64) {
-    keys[key][word] = next_key, values[key][word] = next_value;
-    warp_sync();
-    const Int4* bits = (const Int4*)values[threadIdx.x / 32 * 16 + 4 * (lane % 4)];
-    signs[threadIdx.x / 32].put_rows(bits[0], bits[1]);
-    block_sync();
-    if (from > end) next_key = key_tiles.load_earlier(), next_value = value_tiles.load_earlier();
-    for (int part = 48; part >= 0; part -= 16) {
-      if (from + part > row0 || from + part + 15 < needed) continue;
-      float score[2][4];
-      scores.score(q, keys + part, from + part, score);
-      hide(h, q, starts, row0, from + part, score);
-#pragma unroll
-      for (int r = 0; r < 2; r++) {
-        float top = max(max(score[r][0], score[r][1]), max(score[r][2], score[r][3]));
-        second[r] = max(second[r], min(best[r], top));
-        if (top >= best[r]) best[r] = top, at[r] = from + part + 4 * (lane % 4);  // of equal keys the first
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          score[r][i] = exp2_fast(__builtin_fmaf(score[r][i], kLog2E, -8 * kLog2E));
-          total[r] += score[r][i];
-        }
-      }
-      add_signs(sums, {split(score)}, signs[part / 16]);
-    }
-    // Keys from u on back weigh at most Σ exp(-slope * distance) < exp(-slope * (t - u)) / slope.
-    float far[2];
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      float all = total[r] + shuffle_xor(total[r], 1);
-      all += shuffle_xor(all, 2);
-      far[r] = max(log2_fast(kLeft * scores.slope * all) * (-1 / kLog2E), 0.0f) * inverse + 1;
-    }
-    needed = max(reach(q, far), starts.earliest);
-  }
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-#pragma unroll
-    for (int mask = 1; mask < 4; mask *= 2) {
-      float s = shuffle_xor(best[r], mask), other = shuffle_xor(second[r], mask);
-      int u = shuffle_xor(at[r], mask);
-      second[r] = max(max(second[r], other), min(best[r], s));
-      if (s > best[r] || (s == best[r] && u < at[r])) best[r] = s, at[r] = u;
-      total[r] += shuffle_xor(total[r], mask);
-    }
-  }
-  // Lane 4 g + r finishes query g + 8 r.
-  int r = lane % 2, t = row0 + lane / 4 + 8 * r, start = kSeparate ? h.first(min(t, a.seq - 1)) : 0;
-  bool mine = lane % 4 < 2 && t < a.seq;
-  uint32_t bits[2] = {}, unsure[2] = {};
-#pragma unroll
-  for (int row = 0; row < 2; row++) {
-    uint32_t signs[2] = {}, small[2] = {};
-#pragma unroll
-    for (int c = 0; c < 8; c++)
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        float s = sums[0][c][2 * row + e];
-        int bit = 8 * (c % 4) + 2 * (lane % 4) + e;
-        signs[c / 4] |= (uint32_t)(s >= 0) << bit;
-        small[c / 4] |= (uint32_t)!(__builtin_fabsf(s) > kSmall * total[row]) << bit;
-      }
-#pragma unroll
-    for (int w = 0; w < 2; w++) {
-#pragma unroll
-      for (int mask = 1; mask < 4; mask *= 2) {
-        signs[w] |= (uint32_t)shuffle_xor((int)signs[w], mask);
-        small[w] |= (uint32_t)shuffle_xor((int)small[w], mask);
-      }
-      if (r == row) bits[w] = signs[w], unsure[w] = small[w];
-    }
-  }
-  float top = r ? best[1] : best[0], next = r ? second[1] : second[0];
-  for (uint32_t open = ballot(mine && (unsure[0] | unsure[1])); open; open &= open - 1) {
-    int from = __builtin_ctz(open);
-    uint32_t some[2] = {(uint32_t)shuffle((int)unsure[0], from), (uint32_t)shuffle((int)unsure[1], from)}, found[2];
-    read_some(h, shuffle(start, from), shuffle(t, from), shuffle(top, from), some, found);
-#pragma unroll
-    for (int w = 0; w < 2; w++)
-      if (lane == from) bits[w] = (bits[w] & ~some[w]) | (found[w] & some[w]);
-  }
-  int group = r ? at[1] : at[0], pointer = group;
-  uint32_t all[2];
-  h.load_query(min(t, a.seq - 1), all);
-  double highest = -1e300;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    if (!mine || group + i < start || group + i > t) continue;
-    double s = h.score<false>(all, t, group + i);
-    if (s > highest) highest = s, pointer = group + i;
-  }
-  for (uint32_t open = ballot(mine && !exact && !(top - next > kClose)); open; open &= open - 1) {
-    int from = __builtin_ctz(open), query = shuffle(t, from);
-    h.load_query(query, all);
-    int found = first_best<false>(h, all, shuffle(start, from), query, highest);
-    if (lane == from) pointer = found;
-  }
-  if (!mine) return;
-  pointers[h.query(t)] = pointer;
-#pragma unroll
-  for (int w = 0; w < 2; w++) h.write(out, popcounts, t, w, bits[w]);
-}
-
-#define ATTEND_TILES(kind, suffix, kSeparate, kBlocks)                                                                 \
-  KERNEL(attention float, 128, kBlocks)                                                                                \
-  void attend_##kind##_64##suffix(const __grid_constant__ Attention a, uint32_t* out, int* popcounts, int* pointers) { \
-    attend_##kind##_tiles<kSeparate>(a, out, popcounts, pointers);                                                     \
-  }
-ATTEND_TILES(pointer, , false, 5)
-ATTEND_TILES(pointer, _separate, true, 5)
-ATTEND_TILES(softmax, , false, 4)
-ATTEND_TILES(softmax, _separate, true, 4)
+ATTEND_POINTER_64(, false)
+ATTEND_POINTER_64(_separate, true)

@@ -147,10 +147,25 @@ struct Head {
     if (a.dim % 32 == 0) {
       *to = bits;
     } else {
-      asm volatile("red.global.or.b32 [%0], %1;" ::"l"(to), "r"(bits << (at % 32)) : "memory");
-      if (at % 32 && bits >> (32 - at % 32))
-        asm volatile("red.global.or.b32 [%0], %1;" ::"l"(to + 1), "r"(bits >> (32 - at % 32)) : "memory");
+      or_to(to, bits << (at % 32));
+      if (at % 32 && bits >> (32 - at % 32)) or_to(to + 1, bits >> (32 - at % 32));
     }
     add_to(popcounts + row, popcount(bits) << plane);
   }
 };
+
+// The first of keys first ... last with the highest score(key), and that score, in all lanes of a warp.
+template <class Score> DEVICE int first_best(int first, int last, const Score& score, double& best) {
+  best = -1e300;
+  int at = 0x7fffffff;
+  for (int u = first + threadIdx.x % 32; u <= last; u += 32) {
+    double s = score(u);
+    if (s > best) best = s, at = u;
+  }
+  for (int mask = 16; mask > 0; mask /= 2) {
+    double s = shuffle_xor(best, mask);
+    int u = shuffle_xor(at, mask);
+    if (s > best || (s == best && u < at)) best = s, at = u;
+  }
+  return at;
+}

@@ -219,6 +219,21 @@ DEVICE Split split(const float (&x)[2][4]) {
   return s;
 }
 
+// The same in float16.
+struct HalfSplit {
+  uint32_t high[4], low[4];
+};
+DEVICE HalfSplit split_f16(const float (&x)[2][4]) {
+  HalfSplit s;
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    float a = x[j % 2][j / 2 * 2], b = x[j % 2][j / 2 * 2 + 1];
+    s.high[j] = pack_f16(a, b);
+    s.low[j] = pack_f16(a - low_f16(s.high[j]), b - high_f16(s.high[j]));
+  }
+  return s;
+}
+
 // ±1 as the right side of a tile's product, in shared memory, in the order in which lanes read it. One warp writes it;
 // all warps of a block read it.
 struct Signs {

@@ -63,11 +63,14 @@ struct MidRise {
     scale = (float)half * 0.4f, step = 2.5f / (float)half, last = (float)(half - 1) * step;
     lost = as_int(-step * 0x1p-54f) + 1;
   }
+  // The nearest border j * step: j is in the low bits of a float from 12,582,912 on.
+  DEVICE_MEMBER float border(float u) const { return __builtin_fmaf(min(max(u, -last), last), scale, 12582912.0f); }
+  // How far u lies above a border.
+  DEVICE_MEMBER float off(float u, float border) const { return __builtin_fmaf(12582912.0f - border, step, u); }
   DEVICE_MEMBER int level(float u) const {
-    float shifted = __builtin_fmaf(min(max(u, -last), last), scale, 12582912.0f);  // an integer j in the low bits
-    float off = __builtin_fmaf(12582912.0f - shifted, step, u);
-    float bar = as_float((~as_int(shifted) & 1) * lost);
-    return as_int(shifted) - 0x4b400000 + half - 1 + (off > bar ? 1 : 0);
+    float nearest = border(u), above = off(u, nearest);
+    float bar = as_float((~as_int(nearest) & 1) * lost);
+    return as_int(nearest) - 0x4b400000 + half - 1 + (above > bar ? 1 : 0);
   }
 };
 

@@ -64,6 +64,10 @@ DEVICE void add_to(int* target, int value) {
   asm volatile("red.global.add.s32 [%0], %1;" ::"l"(target), "r"(value) : "memory");
 }
 
+DEVICE void or_to(uint32_t* target, uint32_t bits) {
+  asm volatile("red.global.or.b32 [%0], %1;" ::"l"(target), "r"(bits) : "memory");
+}
+
 struct BFloat {
   uint16_t bits;
 };  // the upper half of a float
@@ -81,6 +85,23 @@ DEVICE uint32_t pack_bf16(float low, float high) {
 }
 DEVICE float low_bf16(uint32_t packed) { return as_float((int)(packed << 16)); }
 DEVICE float high_bf16(uint32_t packed) { return as_float((int)(packed & 0xffff0000u)); }
+
+// Two floats rounded to nearest even as float16, the first in the low half.
+DEVICE uint32_t pack_f16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+DEVICE float low_f16(uint32_t packed) {
+  float x;
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, low; }" : "=f"(x) : "r"(packed));
+  return x;
+}
+DEVICE float high_f16(uint32_t packed) {
+  float x;
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high; }" : "=f"(x) : "r"(packed));
+  return x;
+}
 
 // Gradients in memory, float32 or bfloat16.
 DEVICE float read(const float* from) { return *from; }

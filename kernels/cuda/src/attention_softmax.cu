@@ -1,0 +1,467 @@
+// Softmax over all keys, forward, for heads of 64 channels: queries and values of any number of planes. A warp computes
+// tiles of 16 queries and 16 keys with the matrix units. Nothing of the size of seq x seq is kept.
+//
+// An output is known where float32 tells its level for sure. The others are marked, and settled in float64.
+#include "attention_tile.cuh"
+
+// 64 rows of 64 integers, halved, as float16: odd integers up to 255 are exact. The eight pieces of 16 bytes of a row
+// lie in another order, piece p at p ^ row % 8, so that matrices are read without bank conflicts.
+struct alignas(128) HalfTile {
+  uint32_t words[64 * 32];
+};
+
+// Tiles of a tensor: heads of all sequences x ceil(seq / 64).
+DEVICE int tiles_of(const Attention& a) { return ceil_div(a.seq, 64); }
+
+// Writes the tiles of queries, keys or values. Rows beyond the sequence are 0. A thread writes a piece. Grid: x tiles *
+// 2, y heads.
+KERNEL(attention, 256)
+void spread_heads(const uint32_t* data, int words, int planes, long plane_words, int seq, int heads, HalfTile* to) {
+  int piece = threadIdx.x % 8, row = blockIdx.x % 2 * 32 + threadIdx.x / 8, tile = blockIdx.x / 2;
+  int head = blockIdx.y % heads, t = 64 * tile + row;
+  long from = ((long)(blockIdx.y / heads) * seq + t) * words + 2 * head + piece / 4;
+  float x[8];
+#pragma unroll
+  for (int i = 0; i < 8; i++) x[i] = t < seq ? 0.5f - (float)(1 << planes) * 0.5f : 0;
+  for (int p = 0; p < planes && t < seq; p++) {
+    uint32_t bits = load_word(data + p * plane_words + from) >> (piece % 4 * 8);
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] += (float)((bits >> i & 1) << p);
+  }
+  uint32_t* out = to[(long)blockIdx.y * (gridDim.x / 2) + tile].words + row * 32 + (piece ^ row % 8) * 4;
+  *(Int4*)out = Int4{(int)pack_f16(x[0], x[1]), (int)pack_f16(x[2], x[3]), (int)pack_f16(x[4], x[5]),
+      (int)pack_f16(x[6], x[7])};
+}
+
+// Where a lane's keys lie in a tile of 16, from 2 t on.
+DEVICE int key_of(int i) { return i % 2 + i / 2 * 8; }
+
+// Sets scores to kNever where the key comes after the query, or lies before the query's document. The scores are of
+// queries from t on and keys from `from` on. Few tiles have such keys.
+template <bool kSeparate> DEVICE void hide_keys(const Head& h, const TileStarts<kSeparate>& starts,
+    const float (&distances)[2], int t, int from, float (&score)[2][4]) {
+  if (from < t && (!kSeparate || from >= starts.latest)) return;
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float most = kSeparate ? (float)(t + lane / 4 + 8 * r - h.first(min(t + lane / 4 + 8 * r, h.a.seq - 1))) : 1e9f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float distance = distances[r] - (float)key_of(i);
+      if (distance < 0 || distance > most) score[r][i] = kNever;
+    }
+  }
+}
+
+// Copies a tile with the 128 threads of a block.
+DEVICE void copy_tile(HalfTile& to, const HalfTile* from) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    int word = 4 * (threadIdx.x + 128 * i);
+    copy_async<16>(shared_address(to.words + word), from->words + word);
+  }
+}
+
+// Scores in float32: factor * product - slope * distance, where product is that of halved integers, or the number of
+// channels that agree. Where the slope is a power of two no step is rounded, so that equal scores are equal.
+template <bool kSigns> struct SoftmaxScores {
+  float slope, factor, offsets[4];
+  __device__ __forceinline__ SoftmaxScores(const Head& h)
+      : slope((float)h.slope), factor(kSigns ? 2 * h.a.scale : 4 * h.a.scale * h.a.query_unit) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) offsets[i] = __builtin_fmaf(slope, (float)key_of(i), kSigns ? -64 * h.a.scale : 0.0f);
+  }
+  // distances: from a lane's queries back to key 2 t of the tile.
+  DEVICE_MEMBER void of(const float (&products)[2][4], const float (&distances)[2], float (&score)[2][4]) const {
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        score[r][i] = __builtin_fmaf(
+            products[i / 2][2 * r + i % 2], factor, __builtin_fmaf(-slope, distances[r], offsets[i]));
+  }
+};
+
+// Queries of a warp as the left side of products with keys.
+template <bool kSigns> struct SoftmaxQueries;
+
+// Signs: the matrix unit for bits counts the channels that agree.
+template <> struct SoftmaxQueries<true> {
+  using Keys = uint32_t[64][2];
+  uint32_t bits[2];
+  float most[2];  // the largest q·k of any key, scaled
+
+  DEVICE_MEMBER void load(const Head& h, const HalfTile*, int row0) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      uint32_t all[2];
+      h.load_query(min(row0 + (int)threadIdx.x % 32 / 4 + 8 * r, h.a.seq - 1), all);
+      bits[r] = lane_word(all), most[r] = 64 * h.a.scale;
+    }
+  }
+  DEVICE_MEMBER static void copy_keys(const Head& h, const HalfTile*, int tile, Keys& to) {
+    int row = threadIdx.x % 64, t = 64 * tile + row;
+    if (threadIdx.x < 64)
+      copy_async_or_zero<8>(shared_address(to[row]), h.keys + (long)min(t, h.a.seq - 1) * h.a.words + 2 * h.head,
+          t < h.a.seq);
+  }
+  DEVICE_MEMBER void multiply(const Keys& keys, int part, float (&products)[2][4]) const {
+    constexpr float kCounted = 0x1p23f;  // an integer added to its bits is added to its value
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+      int agree[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) agree[j] = as_int(kCounted);
+      mma_bits(agree, bits, lane_word(keys[part + 8 * n + threadIdx.x % 32 / 4]));
+#pragma unroll
+      for (int j = 0; j < 4; j++) products[n][j] = as_float(agree[j]) - kCounted;
+    }
+  }
+};
+
+// Levels: halved integers.
+template <> struct SoftmaxQueries<false> {
+  using Keys = HalfTile;
+  uint32_t pieces[4][4];  // of 16 channels each
+  float most[2];
+
+  DEVICE_MEMBER void load(const Head& h, const HalfTile* queries, int row0) {
+    int lane = threadIdx.x % 32, g = lane / 4;
+    const uint32_t* words = queries[(long)h.index * tiles_of(h.a) + row0 / 64].words + row0 % 64 * 32;
+    most[0] = most[1] = 0;
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        int row = g + j % 2 * 8, piece = 2 * k + j / 2;
+        uint32_t two = load_word(words + row * 32 + (piece ^ row % 8) * 4 + lane % 4);
+        pieces[k][j] = two;
+        most[j % 2] += __builtin_fabsf(low_f16(two)) + __builtin_fabsf(high_f16(two));
+      }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+#pragma unroll
+      for (int mask = 1; mask < 4; mask *= 2) most[r] += shuffle_xor(most[r], mask);
+      most[r] *= 2 * h.a.scale * h.a.query_unit;
+    }
+  }
+  DEVICE_MEMBER static void copy_keys(const Head& h, const HalfTile* keys, int tile, Keys& to) {
+    copy_tile(to, keys + (long)h.index * tiles_of(h.a) + tile);
+  }
+  DEVICE_MEMBER void multiply(const Keys& keys, int part, float (&products)[2][4]) const {
+    int lane = threadIdx.x % 32;
+    uint32_t at = shared_address(&keys) + (part + lane / 16 * 8 + lane % 8) * 128 + (lane / 8 % 2 ^ lane % 8) * 16;
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) products[n][j] = 0;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      uint32_t b[4];
+      load_matrices<false>(b, at ^ k * 32);
+      mma_f16(products[0], pieces[k], b[0], b[1]);
+      mma_f16(products[1], pieces[k], b[2], b[3]);
+    }
+  }
+};
+
+// sums[c / 8] += weights * values, of 16 keys from `part` on.
+DEVICE void add_values(float (&sums)[8][4], const HalfSplit& weights, const HalfTile& values, int part) {
+  int lane = threadIdx.x % 32;
+  uint32_t at = shared_address(&values) + (part + lane / 8 % 2 * 8 + lane % 8) * 128 + (lane / 16 ^ lane % 8) * 16;
+#pragma unroll
+  for (int c = 0; c < 8; c += 4) {
+    uint32_t b[2][4];
+#pragma unroll
+    for (int i = 0; i < 2; i++) load_matrices<true>(b[i], at ^ (c / 2 + i) * 32);
+#pragma unroll
+    for (int i = 0; i < 4; i++) mma_f16(sums[c + i], weights.high, b[i / 2][i % 2 * 2], b[i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) mma_f16(sums[c + i], weights.low, b[i / 2][i % 2 * 2], b[i / 2][i % 2 * 2 + 1]);
+  }
+}
+
+// What softmax reads, scaled: weights are 2^(score * log2 e - reference). A row's reference follows its best score, so
+// that weights fit float16. Sums of a tile of 64 keys are added to those of all: the matrix unit does not round to
+// nearest.
+struct SoftmaxSums {
+  float all[8][4] = {}, tile[8][4], total[2] = {}, tile_total[2];
+  float reference[2] = {kNever, kNever};
+
+  DEVICE_MEMBER void open_tile() {
+#pragma unroll
+    for (int c = 0; c < 8; c++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) tile[c][j] = 0;
+    tile_total[0] = tile_total[1] = 0;
+  }
+  DEVICE_MEMBER void close_tile() {
+#pragma unroll
+    for (int c = 0; c < 8; c++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) all[c][j] += tile[c][j];
+    total[0] += tile_total[0], total[1] += tile_total[1];
+  }
+  // The best score of a lane's rows among 16 keys is top. Nearly always it changes nothing.
+  DEVICE_MEMBER void follow(const float (&top)[2]) {
+    constexpr float kRoom = 15.5f, kUsual = 8;  // powers of two: of the largest weight, and of one after a change
+    if (!ballot(top[0] * kLog2E > reference[0] + kRoom || top[1] * kLog2E > reference[1] + kRoom)) return;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float best = max(top[r], shuffle_xor(top[r], 1));
+      best = max(best, shuffle_xor(best, 2));
+      float next = max(reference[r], __builtin_fmaf(best, kLog2E, -kUsual)), factor = exp2_fast(reference[r] - next);
+      reference[r] = next;
+      total[r] *= factor, tile_total[r] *= factor;
+#pragma unroll
+      for (int c = 0; c < 8; c++)
+#pragma unroll
+        for (int e = 2 * r; e < 2 * r + 2; e++) all[c][e] *= factor, tile[c][e] *= factor;
+    }
+  }
+  DEVICE_MEMBER void add(float (&score)[2][4], const HalfTile& values, int part) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) score[r][i] = exp2_fast(__builtin_fmaf(score[r][i], kLog2E, -reference[r]));
+      tile_total[r] += (score[r][0] + score[r][1]) + (score[r][2] + score[r][3]);
+    }
+    add_values(tile, split_f16(score), values, part);
+  }
+};
+
+// The best keys of a lane's rows: the tile of 16 keys that has the best score, the earliest of equal ones, and the best
+// score of the other tiles.
+struct SoftmaxBest {
+  float score[2] = {kNever, kNever}, next[2] = {kNever, kNever};
+  int tile[2] = {};
+
+  DEVICE_MEMBER void add(const float (&top)[2], int from) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      next[r] = max(next[r], min(score[r], top[r]));
+      if (top[r] >= score[r]) score[r] = top[r], tile[r] = from;
+    }
+  }
+};
+
+// The score of query t and key u in float64.
+DEVICE double exact_score(const Head& h, int t, int u) {
+  Int2 key = load_two(h.keys + u * h.a.words + 2 * h.head);
+  const uint32_t* query = h.queries + t * h.a.words + 2 * h.head;
+  int differ = 0;
+  for (int b = 0; b < h.a.query_planes; b++) {
+    Int2 q = load_two(query + b * h.a.query_plane_words);
+    differ += (popcount((uint32_t)(q.x ^ key.x)) + popcount((uint32_t)(q.y ^ key.y))) << b;
+  }
+  return h.score(h.a.products, differ, t - u);
+}
+
+// The pointer of query g + 8 r, in all four lanes that have its keys: the first of the best. Of the best lane's four
+// keys, each lane scores one in float64. Where keys of two lanes or tiles are about equal, all are scored, or those of
+// the best tile if scores in float32 are exact.
+DEVICE int best_of(const Head& h, const SoftmaxBest& best, int r, int row0, bool exact) {
+  constexpr float kClose = 1e-5f;
+  int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r, group = best.tile[r] + 2 * (lane % 4);
+  bool inside = t < h.a.seq;
+  float top = best.score[r], next = best.next[r];
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2) {
+    float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
+    int u = shuffle_xor(group, mask);
+    next = max(max(next, other), min(top, s));
+    if (s > top || (s == top && u < group)) top = s, group = u;
+  }
+  int first = inside ? h.first(t) : 0, pointer = group + key_of(lane % 4);
+  double score = inside && first <= pointer && pointer <= t ? exact_score(h, t, pointer) : -1e300;
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2) {
+    double s = shuffle_xor(score, mask);
+    int u = shuffle_xor(pointer, mask);
+    if (s > score || (s == score && u < pointer)) score = s, pointer = u;
+  }
+  for (uint32_t open = ballot(inside && !(top - next > kClose) && lane % 4 == 0); open; open &= open - 1) {
+    int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, tile = shuffle(group, from) / 16 * 16,
+        earliest = shuffle(first, from);
+    int found = first_best(exact ? max(tile, earliest) : earliest, exact ? min(tile + 15, query) : query,
+        [&](int u) { return exact_score(h, query, u); }, score);
+    if (lane / 4 == from / 4) pointer = found;
+  }
+  return pointer;
+}
+
+// The levels of what a query reads, and which of them float32 cannot tell.
+struct SoftmaxLevels {
+  MidRise rule;
+  int bits;
+  float unit, error;  // of a halved integer; the largest error of what is read
+  __device__ __forceinline__ SoftmaxLevels(const Attention& a, int bits)
+      : rule(bits),
+        bits(bits),
+        unit(2 * a.value_unit),
+        error(kError * a.value_unit * (float)((1 << a.value_planes) - 1)) {}
+  // Parts of the largest value: products, sums and weights in float32 make 1.3e-5 at most, keys that are left out 2e-6.
+  static constexpr float kError = 2e-5f, kLeft = 1e-6f;
+
+  DEVICE_MEMBER int level(float x) const { return bits == 1 ? x >= 0 : rule.level(x); }
+  DEVICE_MEMBER bool sure(float x) const {
+    return __builtin_fabsf(bits == 1 ? x : rule.off(x, rule.border(x))) > error;
+  }
+};
+
+// Writes what query g + 8 r reads. Channels that are not sure become 0, and are marked.
+DEVICE void write_levels(const Head& h, const SoftmaxLevels& levels, const float (&sums)[8][4], float total, int r,
+    int t, uint32_t* out, int* popcounts, uint32_t* unsure, long plane_words) {
+  int lane = threadIdx.x % 32;
+  float scale = levels.unit / total;
+#pragma unroll
+  for (int w = 0; w < 2; w++) {
+    int index[8];
+    uint32_t open = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      float x = sums[4 * w + i / 2][2 * r + i % 2] * scale;
+      bool sure = levels.sure(x);
+      index[i] = sure ? levels.level(x) : 0;
+      open |= (uint32_t)!sure << (i / 2 * 8 + i % 2);
+    }
+    open <<= 2 * (lane % 4);
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) open |= (uint32_t)shuffle_xor((int)open, mask);
+    if (t < h.a.seq && lane % 4 == 0) unsure[2 * h.query(t) + w] = open;
+    for (int b = 0; b < levels.bits; b++) {
+      uint32_t word = 0;
+#pragma unroll
+      for (int i = 0; i < 8; i++) word |= (uint32_t)(index[i] >> b & 1) << (i / 2 * 8 + i % 2);
+      word <<= 2 * (lane % 4);
+#pragma unroll
+      for (int mask = 1; mask < 4; mask *= 2) word |= (uint32_t)shuffle_xor((int)word, mask);
+      if (t < h.a.seq && lane % 4 == 0) h.write(out + b * plane_words, popcounts, t, w, word, b);
+    }
+  }
+}
+
+// A warp has 16 queries, a block 64. They pass over tiles of 64 keys, from their own tile to the first, until all keys
+// that are left weigh less than kLeft of the weights' sum: from distance n on that is at most exp(most - slope * n) /
+// slope. Grid: x queries / 64, the last queries first, y heads.
+template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const Attention& a, const HalfTile* queries,
+    const HalfTile* keys, const HalfTile* values, uint32_t* out, int* popcounts, int* pointers, uint32_t* unsure,
+    int bits, long plane_words) {
+  __shared__ HalfTile held_values[2];
+  __shared__ alignas(128) typename SoftmaxQueries<kSigns>::Keys held_keys[2];
+  Head h(a, blockIdx.y);
+  int lane = threadIdx.x % 32, tile = gridDim.x - 1 - blockIdx.x, row0 = 64 * tile + threadIdx.x / 32 * 16;
+  values += (long)h.index * tiles_of(a);
+  SoftmaxQueries<kSigns> q;
+  q.load(h, queries, row0);
+  SoftmaxScores<kSigns> scores(h);
+  SoftmaxSums sums;
+  SoftmaxBest best;
+  TileStarts<kSeparate> starts(h, row0);
+  float inverse = 1 / (kLog2E * scores.slope);
+  int needed = starts.earliest, end = kSeparate ? h.first(64 * tile) / 64 : 0, buffer = 0;
+  auto copy = [&](int tile, int buffer) {
+    q.copy_keys(h, keys, tile, held_keys[buffer]);
+    copy_tile(held_values[buffer], values + tile);
+    copies_commit();
+  };
+  copy(tile, 0);
+  for (; tile >= end && block_any(64 * tile + 63 >= needed); tile--, buffer ^= 1) {
+    if (tile > end) {
+      copy(tile - 1, buffer ^ 1);
+      copies_wait<1>();
+    } else {
+      copies_wait<0>();
+    }
+    block_sync();
+    sums.open_tile();
+    for (int part = 48; part >= 0; part -= 16) {
+      int from = 64 * tile + part;
+      if (from > row0 || from + 15 < needed) continue;
+      float products[2][4], score[2][4], distances[2], top[2];
+#pragma unroll
+      for (int r = 0; r < 2; r++) distances[r] = (float)(row0 + lane / 4 + 8 * r - from - 2 * (lane % 4));
+      q.multiply(held_keys[buffer], part, products);
+      scores.of(products, distances, score);
+      hide_keys(h, starts, distances, row0, from, score);
+#pragma unroll
+      for (int r = 0; r < 2; r++) top[r] = max(max(score[r][0], score[r][1]), max(score[r][2], score[r][3]));
+      best.add(top, from);
+      sums.follow(top);
+      sums.add(score, held_values[buffer], part);
+    }
+    sums.close_tile();
+    needed = 0x7fffffff;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      int t = row0 + lane / 4 + 8 * r;
+      float total = sums.total[r] + shuffle_xor(sums.total[r], 1);
+      total += shuffle_xor(total, 2);
+      float far = q.most[r] * kLog2E - sums.reference[r] - log2_fast(SoftmaxLevels::kLeft * scores.slope * total);
+      if (t < a.seq) needed = min(needed, (int)max((float)t - max(far, 0.0f) * inverse - 1, 0.0f));
+    }
+    needed = max(warp_min(needed), starts.earliest);
+  }
+  copies_wait<0>();
+  bool exact = (double)scores.slope == h.slope && (as_int(scores.slope) & 0x7fffff) == 0;
+  SoftmaxLevels levels(a, bits);
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int t = row0 + lane / 4 + 8 * r, pointer = best_of(h, best, r, row0, exact);
+    if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = pointer;
+    float total = sums.total[r];
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) total += shuffle_xor(total, mask);
+    write_levels(h, levels, sums.all, total, r, t, out, popcounts, unsure, plane_words);
+  }
+}
+
+// Channel c of what query t reads, in float64, in all lanes. values are the head's.
+DEVICE float read_channel(const Head& h, const HalfTile* values, int t, int c, int pointer) {
+  double best = exact_score(h, t, pointer), total = 0, sum = 0;
+  for (int u = h.first(t) + threadIdx.x % 32; u <= t; u += 32) {
+    double p = exponential(exact_score(h, t, u) - best);
+    uint32_t two = load_word(values[u / 64].words + u % 64 * 32 + (c / 8 ^ u % 8) * 4 + c % 8 / 2);
+    total += p;
+    sum += p * (double)(h.a.value_unit * (2 * (c % 2 ? high_f16(two) : low_f16(two))));
+  }
+  return (float)(warp_sum(sum) / warp_sum(total));
+}
+
+// Settles the channels that attend_softmax_tiles has marked. A warp has 32 queries. Grid: x queries / 256, y heads.
+KERNEL(attention float, 256)
+void settle_softmax(const __grid_constant__ Attention a, const HalfTile* values, uint32_t* out, int* popcounts,
+    const int* pointers, const uint32_t* unsure, int bits, long plane_words) {
+  Head h(a, blockIdx.y);
+  values += (long)h.index * tiles_of(a);
+  SoftmaxLevels levels(a, bits);
+  int lane = threadIdx.x % 32, t0 = blockIdx.x * 256 + threadIdx.x / 32 * 32, t = t0 + lane;
+  uint32_t marks[2] = {};
+  if (t < a.seq) marks[0] = unsure[2 * h.query(t)], marks[1] = unsure[2 * h.query(t) + 1];
+#pragma unroll
+  for (int w = 0; w < 2; w++)
+    for (uint32_t open = ballot(marks[w] != 0); open; open &= open - 1) {
+      int query = t0 + __builtin_ctz(open);
+      for (uint32_t rest = (uint32_t)shuffle((int)marks[w], query - t0); rest; rest &= rest - 1) {
+        int bit = __builtin_ctz(rest);
+        int level = levels.level(read_channel(h, values, query, 32 * w + bit, pointers[h.query(query)]));
+        if (lane > 0) continue;
+        for (int b = 0; b < bits; b++)
+          if (level >> b & 1) or_to(out + b * plane_words + (h.row0 + query) * a.out_words + 2 * h.head + w, 1u << bit);
+        add_to(popcounts + h.row0 + query, level);
+      }
+    }
+}
+
+#define ATTEND_SOFTMAX(name, kSigns, kSeparate)                                                                   \
+  KERNEL(attention float, 128, 3)                                                                                 \
+  void attend_softmax_##name(const __grid_constant__ Attention a, const HalfTile* queries, const HalfTile* keys,  \
+      const HalfTile* values, uint32_t* out, int* popcounts, int* pointers, uint32_t* unsure, int bits,           \
+      long plane_words) {                                                                                         \
+    attend_softmax_tiles<kSigns, kSeparate>(                                                                      \
+        a, queries, keys, values, out, popcounts, pointers, unsure, bits, plane_words);                           \
+  }
+ATTEND_SOFTMAX(64, true, false)
+ATTEND_SOFTMAX(64_separate, true, true)
+ATTEND_SOFTMAX(64_query_levels, false, false)
+ATTEND_SOFTMAX(64_query_levels_separate, false, true)
