@@ -107,8 +107,9 @@ func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention,
 	if err != nil {
 		return err
 	}
-	var queries, keys cu.DevicePtr // of signs, the kernel reads the bits
-	if v.queryPlanes > 1 {
+	levels := v.queryPlanes > 1
+	var queries, keys cu.DevicePtr
+	if levels || d.hopper { // otherwise the kernel reads bits
 		if queries, err = spread("queries", v.queries, v.words, v.queryPlanes, v.queryPlaneWords); err != nil {
 			return err
 		}
@@ -120,9 +121,12 @@ func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention,
 	if err != nil {
 		return err
 	}
-	kernel := either(v.queryPlanes > 1, launch.attendSoftmax64QueryLevels, launch.attendSoftmax64)
-	if a.Starts != nil {
-		kernel = either(v.queryPlanes > 1, launch.attendSoftmax64QueryLevelsSeparate, launch.attendSoftmax64Separate)
+	kernel := either(levels, launch.attendSoftmax64QueryLevels, launch.attendSoftmax64)
+	switch {
+	case d.hopper:
+		kernel = launch.attendSoftmaxWgmma
+	case a.Starts != nil:
+		kernel = either(levels, launch.attendSoftmax64QueryLevelsSeparate, launch.attendSoftmax64Separate)
 	}
 	err = kernel(d.launch(grid(tiles, heads)), v, queries, keys, values, to.data, to.popcounts, pointers, unsure, to.bits,
 		to.planeBytes/4)

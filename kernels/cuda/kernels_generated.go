@@ -111,6 +111,9 @@ var modules = []module{
 		{timing.Operation{Name: "attend_softmax_64_query_levels", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "attend_softmax_64_query_levels_separate", Category: timing.Attention, Float: true}, 128, 0},
 	}},
+	{"attention_softmax_wgmma", "sm_90a", []kernel{
+		{timing.Operation{Name: "attend_softmax_wgmma", Category: timing.Attention, Float: true}, 128, 58392},
+	}},
 	{"fixed", "sm_80", []kernel{
 		{timing.Operation{Name: "add_fixed", Category: timing.Rounding}, 256, 0},
 		{timing.Operation{Name: "set_fixed", Category: timing.Rounding}, 256, 0},
@@ -282,6 +285,8 @@ const (
 	kMaxSurvivors     = 16
 	kMaxWords         = 8
 	kTile             = 128
+	kHalfTile         = 8192
+	kSoftmaxShared    = 58392
 	kFixedPer         = 4
 	kFixedStep        = 256
 	kSide             = 64
@@ -1210,6 +1215,12 @@ func (l launch) attendSoftmax64QueryLevels(a attention, queries, keys, values, o
 
 func (l launch) attendSoftmax64QueryLevelsSeparate(a attention, queries, keys, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
 	return l.queue("attend_softmax_64_query_levels_separate", argument(a), argument(queries), argument(keys), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
+}
+
+// ---- attention_softmax_wgmma.cu ----
+
+func (l launch) attendSoftmaxWgmma(a attention, queries, keys, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_wgmma", argument(a), argument(queries), argument(keys), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
 }
 
 // ---- fixed.cu ----

@@ -2,16 +2,7 @@
 // tiles of 16 queries and 16 keys with the matrix units. Nothing of the size of seq x seq is kept.
 //
 // An output is known where float32 tells its level for sure. The others are marked, and settled in float64.
-#include "attention_tile.cuh"
-
-// 64 rows of 64 integers, halved, as float16: odd integers up to 255 are exact. The eight pieces of 16 bytes of a row
-// lie in another order, piece p at p ^ row % 8, so that matrices are read without bank conflicts.
-struct alignas(128) HalfTile {
-  uint32_t words[64 * 32];
-};
-
-// Tiles of a tensor: heads of all sequences x ceil(seq / 64).
-DEVICE int tiles_of(const Attention& a) { return ceil_div(a.seq, 64); }
+#include "attention_softmax.cuh"
 
 // Writes the tiles of queries, keys or values. Rows beyond the sequence are 0. A thread writes a piece. Grid: x tiles *
 // 2, y heads.
@@ -185,7 +176,7 @@ DEVICE void add_values(float (&sums)[8][4], const HalfSplit& weights, const Half
 // that weights fit float16. Sums of a tile of 64 keys are added to those of all: the matrix unit does not round to
 // nearest.
 struct SoftmaxSums {
-  float all[8][4] = {}, tile[8][4], total[2] = {}, tile_total[2];
+  float all[32] = {}, tile[8][4], total[2] = {}, tile_total[2];
   float reference[2] = {kNever, kNever};
 
   DEVICE_MEMBER void open_tile() {
@@ -199,7 +190,7 @@ struct SoftmaxSums {
 #pragma unroll
     for (int c = 0; c < 8; c++)
 #pragma unroll
-      for (int j = 0; j < 4; j++) all[c][j] += tile[c][j];
+      for (int j = 0; j < 4; j++) all[4 * c + j] += tile[c][j];
     total[0] += tile_total[0], total[1] += tile_total[1];
   }
   // The best score of a lane's rows among 16 keys is top. Nearly always it changes nothing.
@@ -216,7 +207,7 @@ struct SoftmaxSums {
 #pragma unroll
       for (int c = 0; c < 8; c++)
 #pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; e++) all[c][e] *= factor, tile[c][e] *= factor;
+        for (int e = 2 * r; e < 2 * r + 2; e++) all[4 * c + e] *= factor, tile[c][e] *= factor;
     }
   }
   DEVICE_MEMBER void add(float (&score)[2][4], const HalfTile& values, int part) {
@@ -229,117 +220,6 @@ struct SoftmaxSums {
     add_values(tile, split_f16(score), values, part);
   }
 };
-
-// The best keys of a lane's rows: the tile of 16 keys that has the best score, the earliest of equal ones, and the best
-// score of the other tiles.
-struct SoftmaxBest {
-  float score[2] = {kNever, kNever}, next[2] = {kNever, kNever};
-  int tile[2] = {};
-
-  DEVICE_MEMBER void add(const float (&top)[2], int from) {
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      next[r] = max(next[r], min(score[r], top[r]));
-      if (top[r] >= score[r]) score[r] = top[r], tile[r] = from;
-    }
-  }
-};
-
-// The score of query t and key u in float64.
-DEVICE double exact_score(const Head& h, int t, int u) {
-  Int2 key = load_two(h.keys + u * h.a.words + 2 * h.head);
-  const uint32_t* query = h.queries + t * h.a.words + 2 * h.head;
-  int differ = 0;
-  for (int b = 0; b < h.a.query_planes; b++) {
-    Int2 q = load_two(query + b * h.a.query_plane_words);
-    differ += (popcount((uint32_t)(q.x ^ key.x)) + popcount((uint32_t)(q.y ^ key.y))) << b;
-  }
-  return h.score(h.a.products, differ, t - u);
-}
-
-// The pointer of query g + 8 r, in all four lanes that have its keys: the first of the best. Of the best lane's four
-// keys, each lane scores one in float64. Where keys of two lanes or tiles are about equal, all are scored, or those of
-// the best tile if scores in float32 are exact.
-DEVICE int best_of(const Head& h, const SoftmaxBest& best, int r, int row0, bool exact) {
-  constexpr float kClose = 1e-5f;
-  int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r, group = best.tile[r] + 2 * (lane % 4);
-  bool inside = t < h.a.seq;
-  float top = best.score[r], next = best.next[r];
-#pragma unroll
-  for (int mask = 1; mask < 4; mask *= 2) {
-    float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
-    int u = shuffle_xor(group, mask);
-    next = max(max(next, other), min(top, s));
-    if (s > top || (s == top && u < group)) top = s, group = u;
-  }
-  int first = inside ? h.first(t) : 0, pointer = group + key_of(lane % 4);
-  double score = inside && first <= pointer && pointer <= t ? exact_score(h, t, pointer) : -1e300;
-#pragma unroll
-  for (int mask = 1; mask < 4; mask *= 2) {
-    double s = shuffle_xor(score, mask);
-    int u = shuffle_xor(pointer, mask);
-    if (s > score || (s == score && u < pointer)) score = s, pointer = u;
-  }
-  for (uint32_t open = ballot(inside && !(top - next > kClose) && lane % 4 == 0); open; open &= open - 1) {
-    int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, tile = shuffle(group, from) / 16 * 16,
-        earliest = shuffle(first, from);
-    int found = first_best(exact ? max(tile, earliest) : earliest, exact ? min(tile + 15, query) : query,
-        [&](int u) { return exact_score(h, query, u); }, score);
-    if (lane / 4 == from / 4) pointer = found;
-  }
-  return pointer;
-}
-
-// The levels of what a query reads, and which of them float32 cannot tell.
-struct SoftmaxLevels {
-  MidRise rule;
-  int bits;
-  float unit, error;  // of a halved integer; the largest error of what is read
-  __device__ __forceinline__ SoftmaxLevels(const Attention& a, int bits)
-      : rule(bits),
-        bits(bits),
-        unit(2 * a.value_unit),
-        error(kError * a.value_unit * (float)((1 << a.value_planes) - 1)) {}
-  // Parts of the largest value: products, sums and weights in float32 make 1.3e-5 at most, keys that are left out 2e-6.
-  static constexpr float kError = 2e-5f, kLeft = 1e-6f;
-
-  DEVICE_MEMBER int level(float x) const { return bits == 1 ? x >= 0 : rule.level(x); }
-  DEVICE_MEMBER bool sure(float x) const {
-    return __builtin_fabsf(bits == 1 ? x : rule.off(x, rule.border(x))) > error;
-  }
-};
-
-// Writes what query g + 8 r reads. Channels that are not sure become 0, and are marked.
-DEVICE void write_levels(const Head& h, const SoftmaxLevels& levels, const float (&sums)[8][4], float total, int r,
-    int t, uint32_t* out, int* popcounts, uint32_t* unsure, long plane_words) {
-  int lane = threadIdx.x % 32;
-  float scale = levels.unit / total;
-#pragma unroll
-  for (int w = 0; w < 2; w++) {
-    int index[8];
-    uint32_t open = 0;
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      float x = sums[4 * w + i / 2][2 * r + i % 2] * scale;
-      bool sure = levels.sure(x);
-      index[i] = sure ? levels.level(x) : 0;
-      open |= (uint32_t)!sure << (i / 2 * 8 + i % 2);
-    }
-    open <<= 2 * (lane % 4);
-#pragma unroll
-    for (int mask = 1; mask < 4; mask *= 2) open |= (uint32_t)shuffle_xor((int)open, mask);
-    if (t < h.a.seq && lane % 4 == 0) unsure[2 * h.query(t) + w] = open;
-    for (int b = 0; b < levels.bits; b++) {
-      uint32_t word = 0;
-#pragma unroll
-      for (int i = 0; i < 8; i++) word |= (uint32_t)(index[i] >> b & 1) << (i / 2 * 8 + i % 2);
-      word <<= 2 * (lane % 4);
-#pragma unroll
-      for (int mask = 1; mask < 4; mask *= 2) word |= (uint32_t)shuffle_xor((int)word, mask);
-      if (t < h.a.seq && lane % 4 == 0) h.write(out + b * plane_words, popcounts, t, w, word, b);
-    }
-  }
-}
 
 // A warp has 16 queries, a block 64. They pass over tiles of 64 keys, from their own tile to the first, until all keys
 // that are left weigh less than kLeft of the weights' sum: from distance n on that is at most exp(most - slope * n) /
@@ -358,7 +238,6 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
   SoftmaxSums sums;
   SoftmaxBest best;
   TileStarts<kSeparate> starts(h, row0);
-  float inverse = 1 / (kLog2E * scores.slope);
   int needed = starts.earliest, end = kSeparate ? h.first(64 * tile) / 64 : 0, buffer = 0;
   auto copy = [&](int tile, int buffer) {
     q.copy_keys(h, keys, tile, held_keys[buffer]);
@@ -395,25 +274,13 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       int t = row0 + lane / 4 + 8 * r;
-      float total = sums.total[r] + shuffle_xor(sums.total[r], 1);
-      total += shuffle_xor(total, 2);
-      float far = q.most[r] * kLog2E - sums.reference[r] - log2_fast(SoftmaxLevels::kLeft * scores.slope * total);
-      if (t < a.seq) needed = min(needed, (int)max((float)t - max(far, 0.0f) * inverse - 1, 0.0f));
+      int from = first_needed(t, q.most[r], sums.reference[r], scores.slope, sums.total[r]);
+      if (t < a.seq) needed = min(needed, from);
     }
     needed = max(warp_min(needed), starts.earliest);
   }
   copies_wait<0>();
-  bool exact = (double)scores.slope == h.slope && (as_int(scores.slope) & 0x7fffff) == 0;
-  SoftmaxLevels levels(a, bits);
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    int t = row0 + lane / 4 + 8 * r, pointer = best_of(h, best, r, row0, exact);
-    if (t < a.seq && lane % 4 == 0) pointers[h.query(t)] = pointer;
-    float total = sums.total[r];
-#pragma unroll
-    for (int mask = 1; mask < 4; mask *= 2) total += shuffle_xor(total, mask);
-    write_levels(h, levels, sums.all, total, r, t, out, popcounts, unsure, plane_words);
-  }
+  finish<16>(h, best, sums.all, sums.total, row0, out, popcounts, pointers, unsure, bits, plane_words);
 }
 
 // Channel c of what query t reads, in float64, in all lanes. values are the head's.

@@ -1,0 +1,161 @@
+// Softmax over all keys, forward, for heads of 64 channels: what kernels for different matrix units share.
+#pragma once
+#include "attention_tile.cuh"
+
+// 64 rows of 64 integers, halved, as float16: odd integers up to 255 are exact. The eight pieces of 16 bytes of a row
+// lie in another order, piece p at p ^ row % 8, so that matrices are read without bank conflicts.
+struct alignas(128) HalfTile {
+  uint32_t words[64 * 32];
+};
+
+// Tiles of a tensor: heads of all sequences x ceil(seq / 64).
+DEVICE int tiles_of(const Attention& a) { return ceil_div(a.seq, 64); }
+
+// The best keys of a lane's rows, g and g + 8: the part of a tile that has the best score, the earliest of equal ones,
+// and the best score of other parts.
+struct SoftmaxBest {
+  float score[2] = {kNever, kNever}, next[2] = {kNever, kNever};
+  int part[2] = {};
+
+  DEVICE_MEMBER void add(const float (&top)[2], int from) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      next[r] = max(next[r], min(score[r], top[r]));
+      if (top[r] >= score[r]) score[r] = top[r], part[r] = from;
+    }
+  }
+};
+
+// The score of query t and key u in float64.
+DEVICE double exact_score(const Head& h, int t, int u) {
+  Int2 key = load_two(h.keys + u * h.a.words + 2 * h.head);
+  const uint32_t* query = h.queries + t * h.a.words + 2 * h.head;
+  int differ = 0;
+  for (int b = 0; b < h.a.query_planes; b++) {
+    Int2 q = load_two(query + b * h.a.query_plane_words);
+    differ += (popcount((uint32_t)(q.x ^ key.x)) + popcount((uint32_t)(q.y ^ key.y))) << b;
+  }
+  return h.score(h.a.products, differ, t - u);
+}
+
+// The pointer of query g + 8 r, in all four lanes that have its keys: the first of the best. A part has kKeys keys, of
+// which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64. Where keys of two lanes
+// or parts are about equal, all keys are, or those of the best part if scores in float32 are exact.
+template <int kKeys> DEVICE int best_of(const Head& h, const SoftmaxBest& best, int r, int row0, bool exact) {
+  constexpr float kClose = 1e-5f;
+  int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r, group = best.part[r] + 2 * (lane % 4);
+  bool inside = t < h.a.seq;
+  float top = best.score[r], next = best.next[r];
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2) {
+    float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
+    int u = shuffle_xor(group, mask);
+    next = max(max(next, other), min(top, s));
+    if (s > top || (s == top && u < group)) top = s, group = u;
+  }
+  int first = inside ? h.first(t) : 0, pointer = 0x7fffffff;
+  double score = -1e300;
+  for (int i = lane % 4; i < kKeys / 4; i += 4) {
+    int u = group + i / 2 * 8 + i % 2;
+    double s = inside && first <= u && u <= t ? exact_score(h, t, u) : -1e300;
+    if (s > score) score = s, pointer = u;
+  }
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2) {
+    double s = shuffle_xor(score, mask);
+    int u = shuffle_xor(pointer, mask);
+    if (s > score || (s == score && u < pointer)) score = s, pointer = u;
+  }
+  for (uint32_t open = ballot(inside && !(top - next > kClose) && lane % 4 == 0); open; open &= open - 1) {
+    int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, earliest = shuffle(first, from),
+        part = shuffle(group, from) / kKeys * kKeys;
+    int found = first_best(exact ? max(part, earliest) : earliest, exact ? min(part + kKeys - 1, query) : query,
+        [&](int u) { return exact_score(h, query, u); }, score);
+    if (lane / 4 == from / 4) pointer = found;
+  }
+  return pointer;
+}
+
+// The levels of what a query reads, and which of them float32 cannot tell.
+struct SoftmaxLevels {
+  MidRise rule;
+  int bits;
+  float unit, largest;  // of a halved integer; the largest value
+  __device__ __forceinline__ SoftmaxLevels(const Attention& a, int bits)
+      : rule(bits),
+        bits(bits),
+        unit(2 * a.value_unit),
+        largest(a.value_unit * (float)((1 << a.value_planes) - 1)) {}
+  static constexpr float kLeft = 1e-6f;  // part of the weights' sum that may be left out
+
+  // The largest error of what query t reads, in float32. Parts of the largest value: sums of 64 keys by the matrix unit
+  // 8e-6, which is 17 addends, each cut at 2^-24 of the largest, in 8 products; weights 4e-6; keys that are left out
+  // 2e-6; three additions for each tile.
+  DEVICE_MEMBER float error(int t) const {
+    return largest * __builtin_fmaf((float)(t / 64 + 1), 3 * 0x1p-24f, 1.4e-5f);
+  }
+
+  DEVICE_MEMBER int level(float x) const { return bits == 1 ? x >= 0 : rule.level(x); }
+  DEVICE_MEMBER bool sure(float x, float error) const {
+    return __builtin_fabsf(bits == 1 ? x : rule.off(x, rule.border(x))) > error;
+  }
+};
+
+// Writes what query g + 8 r reads. Channels that are not sure become 0, and are marked.
+DEVICE void write_levels(const Head& h, const SoftmaxLevels& levels, const float (&sums)[32], float total, int r,
+    int t, uint32_t* out, int* popcounts, uint32_t* unsure, long plane_words) {
+  int lane = threadIdx.x % 32;
+  float scale = levels.unit / total, error = levels.error(t);
+#pragma unroll
+  for (int w = 0; w < 2; w++) {
+    int index[8];
+    uint32_t open = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      float x = sums[16 * w + i / 2 * 4 + 2 * r + i % 2] * scale;
+      bool sure = levels.sure(x, error);
+      index[i] = sure ? levels.level(x) : 0;
+      open |= (uint32_t)!sure << (i / 2 * 8 + i % 2);
+    }
+    open <<= 2 * (lane % 4);
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) open |= (uint32_t)shuffle_xor((int)open, mask);
+    if (t < h.a.seq && lane % 4 == 0) unsure[2 * h.query(t) + w] = open;
+    for (int b = 0; b < levels.bits; b++) {
+      uint32_t word = 0;
+#pragma unroll
+      for (int i = 0; i < 8; i++) word |= (uint32_t)(index[i] >> b & 1) << (i / 2 * 8 + i % 2);
+      word <<= 2 * (lane % 4);
+#pragma unroll
+      for (int mask = 1; mask < 4; mask *= 2) word |= (uint32_t)shuffle_xor((int)word, mask);
+      if (t < h.a.seq && lane % 4 == 0) h.write(out + b * plane_words, popcounts, t, w, word, b);
+    }
+  }
+}
+
+// The first key that a lane's row r needs: keys from distance n on weigh at most exp(most - slope * n) / slope, and
+// those that are left out less than kLeft of the weights' sum. Weights are 2^(score * log2 e - reference).
+DEVICE int first_needed(int t, float most, float reference, float slope, float total) {
+  total += shuffle_xor(total, 1);
+  total += shuffle_xor(total, 2);
+  float far = (most * kLog2E - reference - log2_fast(SoftmaxLevels::kLeft * slope * total)) * (1 / kLog2E);
+  return (int)max((float)t - max(far, 0.0f) / slope - 1, 0.0f);
+}
+
+// Writes what a lane's rows read, and their pointers.
+template <int kKeys> DEVICE void finish(const Head& h, const SoftmaxBest& best, const float (&sums)[32],
+    const float (&totals)[2], int row0, uint32_t* out, int* popcounts, int* pointers, uint32_t* unsure, int bits,
+    long plane_words) {
+  float slope = (float)h.slope;
+  bool exact = (double)slope == h.slope && (as_int(slope) & 0x7fffff) == 0;
+  SoftmaxLevels levels(h.a, bits);
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r, pointer = best_of<kKeys>(h, best, r, row0, exact);
+    if (t < h.a.seq && lane % 4 == 0) pointers[h.query(t)] = pointer;
+    float total = totals[r];
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) total += shuffle_xor(total, mask);
+    write_levels(h, levels, sums, total, r, t, out, popcounts, unsure, plane_words);
+  }
+}
