@@ -95,27 +95,18 @@ func (d *Device) Attend(out kernels.Planes, pointers kernels.Ints, queries, keys
 // attendSoftmax64 reads all keys in tiles, and then settles the channels whose levels float32 cannot tell.
 func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
 	heads, tiles := a.Batch*a.Heads, ceilDiv(a.Seq, 64)
-	spread := func(name string, data cu.DevicePtr, words, planes int32, planeWords int64) (cu.DevicePtr, error) {
-		at, err := d.scratch(name+" in tiles", heads*tiles*halfTile)
-		if err != nil {
-			return 0, err
-		}
-		return at, d.launch(grid(2*tiles, heads)).spreadHeads(data, int(words), int(planes), int(planeWords), a.Seq,
-			a.Heads, at)
+	levels, tensors := v.queryPlanes > 1, 1 // values; of signs, kernels for other devices than Hopper read bits
+	if levels || d.hopper {
+		tensors = 3
 	}
-	values, err := spread("values", v.values, v.valueWords, v.valuePlanes, v.valuePlaneWords)
+	tensor := heads * tiles * halfTile
+	values, err := d.scratch("values, keys and queries in tiles", tensors*tensor)
 	if err != nil {
 		return err
 	}
-	levels := v.queryPlanes > 1
-	var queries, keys cu.DevicePtr
-	if levels || d.hopper { // otherwise the kernel reads bits
-		if queries, err = spread("queries", v.queries, v.words, v.queryPlanes, v.queryPlaneWords); err != nil {
-			return err
-		}
-		if keys, err = spread("keys", v.keys, v.words, 1, 0); err != nil {
-			return err
-		}
+	keys, queries := values+cu.DevicePtr(tensor), values+cu.DevicePtr(2*tensor)
+	if err := d.launch(grid(2*tiles, heads, tensors)).spreadHeads(v, values); err != nil {
+		return err
 	}
 	unsure, err := d.scratch("channels to settle", 8*heads*a.Seq)
 	if err != nil {
@@ -133,7 +124,7 @@ func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention,
 	if err != nil {
 		return err
 	}
-	return d.launch(grid(ceilDiv(a.Seq, 256), heads)).settleSoftmax(v, values, to.data, to.popcounts, pointers, unsure,
+	return d.launch(grid(ceilDiv(a.Seq, 128), heads)).settleSoftmax(v, values, to.data, to.popcounts, pointers, unsure,
 		to.bits, to.planeBytes/4)
 }
 

@@ -1193,8 +1193,8 @@ var (
 
 // ---- attention_softmax.cu ----
 
-func (l launch) spreadHeads(data cu.DevicePtr, words, planes, planeWords, seq, heads int, to cu.DevicePtr) error {
-	return l.queue("spread_heads", argument(data), argument(int32Of(words)), argument(int32Of(planes)), argument(int64Of(planeWords)), argument(int32Of(seq)), argument(int32Of(heads)), argument(to))
+func (l launch) spreadHeads(a attention, to cu.DevicePtr) error {
+	return l.queue("spread_heads", argument(a), argument(to))
 }
 
 func (l launch) settleSoftmax(a attention, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {

@@ -216,55 +216,86 @@ func (v reading) readKeys(n, t int) []int {
 
 func testAttend(b *bench) {
 	for _, a := range b.readings() {
-		v, queries, keys, values := b.reading(a)
-		rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
-		out := b.activation(rows, width, v.reads.Bits()).Planes // other values, to be overwritten
-		list := make([]int32, heads*v.Seq*v.Survivors)
-		for i := range list {
-			list[i] = -77
-		}
-		pointers := b.ints(list)
-		b.d.Attend(out, pointers, queries, keys, values, v.Attention)
-		b.must(b.d.DownloadInts(list, pointers))
-		want, read := make([]int32, len(list)), b.integers(out)
-		wrong := 0
-		for n := range heads {
-			for t := range v.Seq {
-				keys := v.best(n, t)
-				for r := range v.Survivors {
-					want[(n*v.Seq+t)*v.Survivors+r] = -1
-					if r < len(keys) {
-						want[(n*v.Seq+t)*v.Survivors+r] = int32(keys[r])
-					}
+		b.attend(b.reading(a))
+	}
+}
+
+// attend compares what a device reads, and its pointers, with what v says.
+func (b *bench) attend(v reading, queries, keys, values kernels.Planes) {
+	rows, width, heads := v.Batch*v.Seq, v.Heads*v.HeadDim, v.Batch*v.Heads
+	out := b.activation(rows, width, v.reads.Bits()).Planes // other values, to be overwritten
+	list := make([]int32, heads*v.Seq*v.Survivors)
+	for i := range list {
+		list[i] = -77
+	}
+	pointers := b.ints(list)
+	b.d.Attend(out, pointers, queries, keys, values, v.Attention)
+	b.must(b.d.DownloadInts(list, pointers))
+	want, read := make([]int32, len(list)), b.integers(out)
+	wrong := 0
+	for n := range heads {
+		for t := range v.Seq {
+			keys := v.best(n, t)
+			for r := range v.Survivors {
+				want[(n*v.Seq+t)*v.Survivors+r] = -1
+				if r < len(keys) {
+					want[(n*v.Seq+t)*v.Survivors+r] = int32(keys[r])
 				}
-				keys = v.readKeys(n, t)
-				w := v.weights(n, t, keys)
-				for c := range v.HeadDim {
-					sum, slack := v.read(n, keys, w, c)
-					got := read[((n/v.Heads)*v.Seq+t)*width+n%v.Heads*v.HeadDim+c]
-					if got < v.reads.Integer(sum-slack) || got > v.reads.Integer(sum+slack) {
-						wrong++
-					}
+			}
+			keys = v.readKeys(n, t)
+			w := v.weights(n, t, keys)
+			for c := range v.HeadDim {
+				sum, slack := v.read(n, keys, w, c)
+				got := read[((n/v.Heads)*v.Seq+t)*width+n%v.Heads*v.HeadDim+c]
+				if got < v.reads.Integer(sum-slack) || got > v.reads.Integer(sum+slack) {
+					wrong++
 				}
 			}
 		}
-		same(b.t, fmt.Sprintf("%+v, queries of %v: pointers", a, v.asks), list, want, v.Survivors)
-		if wrong > 0 {
-			b.t.Errorf("%+v, queries of %v, values of %v, output of %v: %d of %d differ", a, v.asks, v.of, v.reads, wrong,
-				len(read))
+	}
+	same(b.t, fmt.Sprintf("%+v, queries of %v: pointers", v.Attention, v.asks), list, want, v.Survivors)
+	if wrong > 0 {
+		b.t.Errorf("%+v, queries of %v, values of %v, output of %v: %d of %d differ", v.Attention, v.asks, v.of, v.reads,
+			wrong, len(read))
+	}
+	// Planes come with the popcounts of their rows: a product with out shows whether they are right.
+	l := b.newLinear(width, 9, 1)
+	y := b.poisoned(rows * 9)
+	b.d.LinearAdd(y, nil, kernels.Activation{Planes: out}, l.Linear)
+	levels := b.values(kernels.Activation{Planes: out})
+	sums, size := make([]float64, rows*9), make([]float64, rows*9)
+	for i := range sums {
+		sum, _ := l.product(levels, i/9, i%9)
+		alpha, theta := float64(l.alpha[i%9]), float64(l.theta[i%9])
+		sums[i], size[i] = alpha*sum-theta, math.Abs(alpha*sum)+math.Abs(theta)
+	}
+	near(b.t, fmt.Sprintf("%+v: product of what was read", v.Attention), b.download(y), sums, size, 1e-6, 9)
+}
+
+// Scores of far keys are higher. Those of near ones decide where ALiBi's slope is steep, and the farthest where it is
+// not: a device that leaves out keys because they are far away must know how far is enough.
+func testFarKeys(b *bench) {
+	for _, kind := range []kernels.AttentionKind{kernels.Softmax, kernels.Pointer} {
+		for _, bits := range []int{1, 4} {
+			a := kernels.Attention{Kind: kind, Batch: 1, Seq: 360 + 4*b.r.IntN(20), Heads: 2, HeadDim: 64, Survivors: 1,
+				Alibi: true, Gumbel: kind.Rule().Noise}
+			v, _, _, values := b.reading(asked{Attention: a, bits: bits})
+			rows, width := a.Seq, a.Heads*a.HeadDim
+			like := b.normals(width) // all queries, and the first keys
+			q, k := make([]float32, rows*width), make([]float32, rows*width)
+			for i := range q {
+				q[i] = like[i%width] * (1 + b.r.Float32())
+				k[i] = like[i%width]
+				if b.r.IntN(rows) < i/width*4/5 {
+					k[i] = -k[i]
+				}
+			}
+			queries, keys := b.planes(rows, width, v.asks), b.signsOf(k, rows, width)
+			b.d.Normalize(kernels.Activation{Planes: queries}, b.floats(q),
+				kernels.RMSNorm{Gain: b.floats(onesOf(width)), Eps: eps})
+			v.queries, v.k = b.integers(queries), b.integers(keys)
+			b.attend(v, queries, keys, values)
 		}
-		// Planes come with the popcounts of their rows: a product with out shows whether they are right.
-		l := b.newLinear(width, 9, 1)
-		y := b.poisoned(rows * 9)
-		b.d.LinearAdd(y, nil, kernels.Activation{Planes: out}, l.Linear)
-		levels := b.values(kernels.Activation{Planes: out})
-		sums, size := make([]float64, rows*9), make([]float64, rows*9)
-		for i := range sums {
-			sum, _ := l.product(levels, i/9, i%9)
-			alpha, theta := float64(l.alpha[i%9]), float64(l.theta[i%9])
-			sums[i], size[i] = alpha*sum-theta, math.Abs(alpha*sum)+math.Abs(theta)
-		}
-		near(b.t, fmt.Sprintf("%+v: product of what was read", a), b.download(y), sums, size, 1e-6, 9)
 	}
 }
 

@@ -38,7 +38,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"SpecialBackward", testSpecialBackward},
 		{"SpecialLosses", testSpecialLosses}, {"SpecialAdamW", testSpecialAdamW},
 		{"SpecialAttention", testSpecialAttention},
-		{"Attend", testAttend}, {"AttendBackward", testAttendBackward},
+		{"Attend", testAttend}, {"FarKeys", testFarKeys}, {"AttendBackward", testAttendBackward},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
 		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Muon", testMuon},
 		{"MomentumAlone", testMomentumAlone},

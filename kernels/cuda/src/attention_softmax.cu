@@ -3,25 +3,34 @@
 //
 // An output is known where float32 tells its level for sure. The others are marked, and settled in float64.
 #include "attention_softmax.cuh"
+#include "block_sum.cuh"
 
-// Writes the tiles of queries, keys or values. Rows beyond the sequence are 0. A thread writes a piece. Grid: x tiles *
-// 2, y heads.
+// Writes the tiles of all heads' values, then those of keys, then those of queries. Rows beyond the sequence are 0. A
+// thread writes a piece. Grid: x tiles * 2, y heads, z 1 for values alone, or 3.
 KERNEL(attention, 256)
-void spread_heads(const uint32_t* data, int words, int planes, long plane_words, int seq, int heads, HalfTile* to) {
-  int piece = threadIdx.x % 8, row = blockIdx.x % 2 * 32 + threadIdx.x / 8, tile = blockIdx.x / 2;
-  int head = blockIdx.y % heads, t = 64 * tile + row;
-  long from = ((long)(blockIdx.y / heads) * seq + t) * words + 2 * head + piece / 4;
-  float x[8];
+void spread_heads(const __grid_constant__ Attention a, HalfTile* to) {
+  Head h(a, blockIdx.y);
+  int piece = threadIdx.x % 8, row = blockIdx.x % 2 * 32 + threadIdx.x / 8, t = blockIdx.x / 2 * 64 + row;
+  bool of_values = blockIdx.z == 0, of_keys = blockIdx.z == 1;
+  const uint32_t* data = of_values ? h.values : of_keys ? h.keys : h.queries;
+  int planes = of_values ? a.value_planes : of_keys ? 1 : a.query_planes;
+  long plane_bytes = 4 * (of_values ? a.value_plane_words : a.query_plane_words);
+  const char* from = (const char*)(data + (long)t * (of_values ? a.value_words : a.words)) + 8 * h.head + piece;
+  uint32_t bits[8], halves[4];
 #pragma unroll
-  for (int i = 0; i < 8; i++) x[i] = t < seq ? 0.5f - (float)(1 << planes) * 0.5f : 0;
-  for (int p = 0; p < planes && t < seq; p++) {
-    uint32_t bits = load_word(data + p * plane_words + from) >> (piece % 4 * 8);
+  for (int p = 0; p < 8; p++) bits[p] = p < planes && t < a.seq ? load_byte(from + p * plane_bytes) : 0;
 #pragma unroll
-    for (int i = 0; i < 8; i++) x[i] += (float)((bits >> i & 1) << p);
-  }
-  uint32_t* out = to[(long)blockIdx.y * (gridDim.x / 2) + tile].words + row * 32 + (piece ^ row % 8) * 4;
-  *(Int4*)out = Int4{(int)pack_f16(x[0], x[1]), (int)pack_f16(x[2], x[3]), (int)pack_f16(x[4], x[5]),
-      (int)pack_f16(x[6], x[7])};
+  for (int i = 0; i < 4; i++) halves[i] = 0x5c005c00;  // 256 + x is 0x5c00 + 4 x
+#pragma unroll
+  for (int p = 0; p < 8; p++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) halves[i] |= ((bits[p] | bits[p] << 15) >> 2 * i & 0x10001) << (p + 2);
+  uint32_t middle = (0x5c00 + 2 * ((1 << planes) - 1)) * 0x10001;
+#pragma unroll
+  for (int i = 0; i < 4; i++) halves[i] = t < a.seq ? subtract_f16(halves[i], middle) : 0;
+  HalfTile& tile = to[((long)blockIdx.z * gridDim.y + blockIdx.y) * (gridDim.x / 2) + blockIdx.x / 2];
+  *(Int4*)(tile.words + row * 32 + (piece ^ row % 8) * 4) =
+      Int4{(int)halves[0], (int)halves[1], (int)halves[2], (int)halves[3]};
 }
 
 // Where a lane's keys lie in a tile of 16, from 2 t on.
@@ -274,7 +283,7 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       int t = row0 + lane / 4 + 8 * r;
-      int from = first_needed(t, q.most[r], sums.reference[r], scores.slope, sums.total[r]);
+      int from = first_needed(t, scores.slope, q.most[r], sums.reference[r], sums.total[r]);
       if (t < a.seq) needed = min(needed, from);
     }
     needed = max(warp_min(needed), starts.earliest);
@@ -283,39 +292,44 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
   finish<16>(h, best, sums.all, sums.total, row0, out, popcounts, pointers, unsure, bits, plane_words);
 }
 
-// Channel c of what query t reads, in float64, in all lanes. values are the head's.
+// Channel c of what query t reads, in float64, in all threads of a block. values are the head's. Keys that weigh less
+// than exp(-42) = 2^-60 together are less than the rounding of the sum.
 DEVICE float read_channel(const Head& h, const HalfTile* values, int t, int c, int pointer) {
+  __shared__ double room[2][8];
   double best = exact_score(h, t, pointer), total = 0, sum = 0;
-  for (int u = h.first(t) + threadIdx.x % 32; u <= t; u += 32) {
+  float most = (float)(h.a.products[h.least_differ(t)] - best);
+  for (int u = max(h.first(t), first_needed(t, (float)h.slope, most + 42)) + threadIdx.x; u <= t; u += 256) {
     double p = exponential(exact_score(h, t, u) - best);
     uint32_t two = load_word(values[u / 64].words + u % 64 * 32 + (c / 8 ^ u % 8) * 4 + c % 8 / 2);
     total += p;
     sum += p * (double)(h.a.value_unit * (2 * (c % 2 ? high_f16(two) : low_f16(two))));
   }
-  return (float)(warp_sum(sum) / warp_sum(total));
+  total = block_sum(total, room[0]);
+  return (float)(block_sum(sum, room[1]) / total);
 }
 
-// Settles the channels that attend_softmax_tiles has marked. A warp has 32 queries. Grid: x queries / 256, y heads.
-KERNEL(attention float, 256)
+// Settles the channels that are marked. A block has 128 queries, with two words of marks each. Grid: x queries / 128, y
+// heads.
+KERNEL(attention float, 256, 3)
 void settle_softmax(const __grid_constant__ Attention a, const HalfTile* values, uint32_t* out, int* popcounts,
     const int* pointers, const uint32_t* unsure, int bits, long plane_words) {
+  __shared__ uint32_t marks[256], open[8];
   Head h(a, blockIdx.y);
   values += (long)h.index * tiles_of(a);
   SoftmaxLevels levels(a, bits);
-  int lane = threadIdx.x % 32, t0 = blockIdx.x * 256 + threadIdx.x / 32 * 32, t = t0 + lane;
-  uint32_t marks[2] = {};
-  if (t < a.seq) marks[0] = unsure[2 * h.query(t)], marks[1] = unsure[2 * h.query(t) + 1];
-#pragma unroll
-  for (int w = 0; w < 2; w++)
-    for (uint32_t open = ballot(marks[w] != 0); open; open &= open - 1) {
-      int query = t0 + __builtin_ctz(open);
-      for (uint32_t rest = (uint32_t)shuffle((int)marks[w], query - t0); rest; rest &= rest - 1) {
+  int t0 = blockIdx.x * 128;
+  uint32_t mine = t0 + (int)threadIdx.x / 2 < a.seq ? unsure[2 * h.query(t0) + threadIdx.x] : 0;
+  marks[threadIdx.x] = mine;
+  uint32_t marked = ballot(mine != 0);
+  if (threadIdx.x % 32 == 0) open[threadIdx.x / 32] = marked;
+  block_sync();
+  for (int w = 0; w < 8; w++)
+    for (uint32_t words = open[w]; words; words &= words - 1) {
+      int i = 32 * w + __builtin_ctz(words), t = t0 + i / 2;
+      for (uint32_t rest = marks[i]; rest; rest &= rest - 1) {
         int bit = __builtin_ctz(rest);
-        int level = levels.level(read_channel(h, values, query, 32 * w + bit, pointers[h.query(query)]));
-        if (lane > 0) continue;
-        for (int b = 0; b < bits; b++)
-          if (level >> b & 1) or_to(out + b * plane_words + (h.row0 + query) * a.out_words + 2 * h.head + w, 1u << bit);
-        add_to(popcounts + h.row0 + query, level);
+        int level = levels.level(read_channel(h, values, t, i % 2 * 32 + bit, pointers[h.query(t)]));
+        if (threadIdx.x == 0) levels.add(h, level, t, i % 2, bit, out, popcounts, plane_words);
       }
     }
 }

@@ -99,6 +99,14 @@ struct SoftmaxLevels {
   DEVICE_MEMBER bool sure(float x, float error) const {
     return __builtin_fabsf(bits == 1 ? x : rule.off(x, rule.border(x))) > error;
   }
+  // Writes the level of a channel, bit `bit` of word w, whose bits are 0.
+  DEVICE_MEMBER void add(
+      const Head& h, int level, int t, int w, int bit, uint32_t* out, int* popcounts, long plane_words) const {
+    uint32_t* to = out + (h.row0 + t) * h.a.out_words + 2 * h.head + w;
+    for (int b = 0; b < bits; b++)
+      if (level >> b & 1) or_to(to + b * plane_words, 1u << bit);
+    add_to(popcounts + h.row0 + t, level);
+  }
 };
 
 // Writes what query g + 8 r reads. Channels that are not sure become 0, and are marked.
@@ -133,13 +141,18 @@ DEVICE void write_levels(const Head& h, const SoftmaxLevels& levels, const float
   }
 }
 
-// The first key that a lane's row r needs: keys from distance n on weigh at most exp(most - slope * n) / slope, and
-// those that are left out less than kLeft of the weights' sum. Weights are 2^(score * log2 e - reference).
-DEVICE int first_needed(int t, float most, float reference, float slope, float total) {
+// The first key that query t needs where keys may be left out that weigh exp(-spare) together, as long as none has a
+// score above 0: from distance n on they weigh at most exp(-slope * n) / slope.
+DEVICE int first_needed(int t, float slope, float spare) {
+  float far = (spare - log2_fast(slope) * (1 / kLog2E)) / slope;
+  return (int)max((float)t - max(far, 0.0f) - 1, 0.0f);
+}
+// The same for a lane's query t, whose scores are at most `most` without distance. Weights are 2^(score * log2 e -
+// reference); total is the lane's part of their sum.
+DEVICE int first_needed(int t, float slope, float most, float reference, float total) {
   total += shuffle_xor(total, 1);
   total += shuffle_xor(total, 2);
-  float far = (most * kLog2E - reference - log2_fast(SoftmaxLevels::kLeft * slope * total)) * (1 / kLog2E);
-  return (int)max((float)t - max(far, 0.0f) / slope - 1, 0.0f);
+  return first_needed(t, slope, most - (reference + log2_fast(SoftmaxLevels::kLeft * total)) * (1 / kLog2E));
 }
 
 // Writes what a lane's rows read, and their pointers.

@@ -110,7 +110,7 @@ struct SoftmaxRows {
     int least = 0x7fffffff;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      int from = max(first_needed(row + 8 * r, most[r], reference[r], slope, total[r]), first[r]);
+      int from = max(first_needed(row + 8 * r, slope, most[r], reference[r], total[r]), first[r]);
       if (row + 8 * r < seq) least = min(least, from);
     }
     return warp_min(least);

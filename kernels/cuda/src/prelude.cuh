@@ -103,6 +103,13 @@ DEVICE float high_f16(uint32_t packed) {
   return x;
 }
 
+// x - y of two float16 each.
+DEVICE uint32_t subtract_f16(uint32_t x, uint32_t y) {
+  uint32_t z;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+  return z;
+}
+
 // Gradients in memory, float32 or bfloat16.
 DEVICE float read(const float* from) { return *from; }
 DEVICE float read(const double* from) { return (float)*from; }
