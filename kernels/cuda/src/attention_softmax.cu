@@ -310,7 +310,7 @@ DEVICE float read_channel(const Head& h, const HalfTile* values, int t, int c, i
 
 // Settles the channels that are marked. A block has 128 queries, with two words of marks each. Grid: x queries / 128, y
 // heads.
-KERNEL(attention float, 256, 3)
+KERNEL(attention float, 256, 2)
 void settle_softmax(const __grid_constant__ Attention a, const HalfTile* values, uint32_t* out, int* popcounts,
     const int* pointers, const uint32_t* unsure, int bits, long plane_words) {
   __shared__ uint32_t marks[256], open[8];

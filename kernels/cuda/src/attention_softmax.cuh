@@ -26,54 +26,78 @@ struct SoftmaxBest {
   }
 };
 
-// The score of query t and key u in float64.
+// The score of query t and key u in float64. Planes are loaded together: a loop would wait for each.
 DEVICE double exact_score(const Head& h, int t, int u) {
-  Int2 key = load_two(h.keys + u * h.a.words + 2 * h.head);
   const uint32_t* query = h.queries + t * h.a.words + 2 * h.head;
+  Int2 key = load_two(h.keys + u * h.a.words + 2 * h.head), planes[8];
+#pragma unroll
+  for (int b = 0; b < 8; b++) planes[b] = load_two(query + min(b, h.a.query_planes - 1) * h.a.query_plane_words);
   int differ = 0;
-  for (int b = 0; b < h.a.query_planes; b++) {
-    Int2 q = load_two(query + b * h.a.query_plane_words);
-    differ += (popcount((uint32_t)(q.x ^ key.x)) + popcount((uint32_t)(q.y ^ key.y))) << b;
+#pragma unroll
+  for (int b = 0; b < 8; b++) {
+    if (b >= h.a.query_planes) break;
+    differ += (popcount((uint32_t)(planes[b].x ^ key.x)) + popcount((uint32_t)(planes[b].y ^ key.y))) << b;
   }
   return h.score(h.a.products, differ, t - u);
 }
 
-// The pointer of query g + 8 r, in all four lanes that have its keys: the first of the best. A part has kKeys keys, of
-// which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64. Where keys of two lanes
-// or parts are about equal, all keys are, or those of the best part if scores in float32 are exact.
-template <int kKeys> DEVICE int best_of(const Head& h, const SoftmaxBest& best, int r, int row0, bool exact) {
+// The pointers of queries g and g + 8, in all four lanes that have their keys: the first of the best. A part has kKeys
+// keys, of which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64. Where keys of two
+// lanes or parts are about equal, all keys are, or those of the best part if scores in float32 are exact.
+template <int kKeys> DEVICE void find_pointers(const Head& h, const SoftmaxBest& best, int row0, bool exact,
+    int (&pointers)[2]) {
   constexpr float kClose = 1e-5f;
-  int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r, group = best.part[r] + 2 * (lane % 4);
-  bool inside = t < h.a.seq;
-  float top = best.score[r], next = best.next[r];
+  int lane = threadIdx.x % 32, group[2], first[2];
+  double score[2][kKeys / 16];
+  bool close[2];
 #pragma unroll
-  for (int mask = 1; mask < 4; mask *= 2) {
-    float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
-    int u = shuffle_xor(group, mask);
-    next = max(max(next, other), min(top, s));
-    if (s > top || (s == top && u < group)) top = s, group = u;
+  for (int r = 0; r < 2; r++) {
+    float top = best.score[r], next = best.next[r];
+    group[r] = best.part[r] + 2 * (lane % 4);
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+      float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
+      int u = shuffle_xor(group[r], mask);
+      next = max(max(next, other), min(top, s));
+      if (s > top || (s == top && u < group[r])) top = s, group[r] = u;
+    }
+    close[r] = !(top - next > kClose);
   }
-  int first = inside ? h.first(t) : 0, pointer = 0x7fffffff;
-  double score = -1e300;
-  for (int i = lane % 4; i < kKeys / 4; i += 4) {
-    int u = group + i / 2 * 8 + i % 2;
-    double s = inside && first <= u && u <= t ? exact_score(h, t, u) : -1e300;
-    if (s > score) score = s, pointer = u;
+  auto key = [&](int r, int i) { return group[r] + (lane % 4 + 4 * i) / 2 * 8 + lane % 2; };
+#pragma unroll
+  for (int r = 0; r < 2; r++) {  // of all keys before any is used
+    int t = min(row0 + lane / 4 + 8 * r, h.a.seq - 1);
+    first[r] = h.first(t);
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; i++) {
+      int u = key(r, i);
+      double s = exact_score(h, t, min(u, t));
+      score[r][i] = first[r] <= u && u <= t ? s : -1e300;
+    }
   }
 #pragma unroll
-  for (int mask = 1; mask < 4; mask *= 2) {
-    double s = shuffle_xor(score, mask);
-    int u = shuffle_xor(pointer, mask);
-    if (s > score || (s == score && u < pointer)) score = s, pointer = u;
+  for (int r = 0; r < 2; r++) {
+    double highest = score[r][0];
+    int pointer = key(r, 0);
+#pragma unroll
+    for (int i = 1; i < kKeys / 16; i++)
+      if (score[r][i] > highest) highest = score[r][i], pointer = key(r, i);
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+      double s = shuffle_xor(highest, mask);
+      int u = shuffle_xor(pointer, mask);
+      if (s > highest || (s == highest && u < pointer)) highest = s, pointer = u;
+    }
+    bool inside = row0 + lane / 4 + 8 * r < h.a.seq;
+    for (uint32_t open = ballot(inside && close[r] && lane % 4 == 0); open; open &= open - 1) {
+      int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, earliest = shuffle(first[r], from),
+          part = shuffle(group[r], from) / kKeys * kKeys;
+      int found = first_best(exact ? max(part, earliest) : earliest, exact ? min(part + kKeys - 1, query) : query,
+          [&](int u) { return exact_score(h, query, u); }, highest);
+      if (lane / 4 == from / 4) pointer = found;
+    }
+    pointers[r] = pointer;
   }
-  for (uint32_t open = ballot(inside && !(top - next > kClose) && lane % 4 == 0); open; open &= open - 1) {
-    int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, earliest = shuffle(first, from),
-        part = shuffle(group, from) / kKeys * kKeys;
-    int found = first_best(exact ? max(part, earliest) : earliest, exact ? min(part + kKeys - 1, query) : query,
-        [&](int u) { return exact_score(h, query, u); }, score);
-    if (lane / 4 == from / 4) pointer = found;
-  }
-  return pointer;
 }
 
 // The levels of what a query reads, and which of them float32 cannot tell.
@@ -162,10 +186,12 @@ template <int kKeys> DEVICE void finish(const Head& h, const SoftmaxBest& best, 
   float slope = (float)h.slope;
   bool exact = (double)slope == h.slope && (as_int(slope) & 0x7fffff) == 0;
   SoftmaxLevels levels(h.a, bits);
+  int found[2];
+  find_pointers<kKeys>(h, best, row0, exact, found);
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r, pointer = best_of<kKeys>(h, best, r, row0, exact);
-    if (t < h.a.seq && lane % 4 == 0) pointers[h.query(t)] = pointer;
+    int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r;
+    if (t < h.a.seq && lane % 4 == 0) pointers[h.query(t)] = found[r];
     float total = totals[r];
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) total += shuffle_xor(total, mask);

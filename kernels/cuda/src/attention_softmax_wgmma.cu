@@ -30,18 +30,29 @@ struct SoftmaxRing {
 // A lane's queries, rows g and g + 8 of a warp's 16, as they pass over keys.
 struct SoftmaxRows {
   float all[32] = {}, tile[32] = {};  // sums of weights * values: of earlier tiles, and of this one
-  float total[2] = {}, reference[2] = {kNever, kNever}, most[2];
+  float total[2] = {}, reference[2] = {kNever, kNever}, most[2];  // most: q·k, scaled, of any key
   int first[2], row, latest;  // latest: from that key on, all queries of the warp may read it
   SoftmaxBest best;
 
-  DEVICE_MEMBER SoftmaxRows(const Head& h, int row0) : row(row0 + (int)threadIdx.x % 32 / 4) {
+  // queries: the block's, in shared memory.
+  DEVICE_MEMBER SoftmaxRows(const Head& h, int row0, uint32_t queries) : row(row0 + (int)threadIdx.x % 32 / 4) {
     int last = h.a.seq - 1;
+    latest = h.first(min(row0 + 15, last));
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      int t = min(row + 8 * r, last);
-      first[r] = h.first(t), most[r] = (float)h.a.products[h.least_differ(t)];
+      first[r] = h.first(min(row + 8 * r, last));
+      most[r] = 0;
+#pragma unroll
+      for (int i = 0; i < 2; i++) {  // a lane's quarter of a row
+        Int4 eight = load_shared(queries + (row + 8 * r) % 64 * 128 + (threadIdx.x % 4 * 2 + i) * 16);
+        uint32_t two[4] = {(uint32_t)eight.x, (uint32_t)eight.y, (uint32_t)eight.z, (uint32_t)eight.w};
+#pragma unroll
+        for (int j = 0; j < 4; j++) most[r] += __builtin_fabsf(low_f16(two[j])) + __builtin_fabsf(high_f16(two[j]));
+      }
+#pragma unroll
+      for (int mask = 1; mask < 4; mask *= 2) most[r] += shuffle_xor(most[r], mask);
+      most[r] *= 2 * h.a.scale * h.a.query_unit;
     }
-    latest = h.first(min(row0 + 15, last));
   }
   // Turns products of halved integers into scores of keys from `from` on, and those into weights: 2^(score * log2 e -
   // reference). A row's reference follows its best score, so that weights fit float16. Returns what sums are multiplied
@@ -146,7 +157,8 @@ void attend_softmax_wgmma(const __grid_constant__ Attention a, const HalfTile* q
   for (; copied < min(count, 3); copied++) copy(copied);
   block_sync();
   float slope = (float)h.slope, factor = 4 * a.scale * a.query_unit;
-  SoftmaxRows rows(h, row0);
+  ring.wait(0);
+  SoftmaxRows rows(h, row0, ring.queries);
   auto step = [&](int i, auto half, float (&x)[16], float (&next)[16]) __attribute__((always_inline)) {
     constexpr int kHalf = decltype(half)::value;
     constexpr bool kFirst = kHalf == 1;  // the half with the later keys
