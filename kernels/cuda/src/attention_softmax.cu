@@ -297,7 +297,7 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
 DEVICE float read_channel(const Head& h, const HalfTile* values, int t, int c, int pointer) {
   __shared__ double room[2][8];
   double best = exact_score(h, t, pointer), total = 0, sum = 0;
-  float most = (float)(h.a.products[h.least_differ(t)] - best);
+  float most = (float)(h.a.products[0] - best);  // of any query
   for (int u = max(h.first(t), first_needed(t, (float)h.slope, most + 42)) + threadIdx.x; u <= t; u += 256) {
     double p = exponential(exact_score(h, t, u) - best);
     uint32_t two = load_word(values[u / 64].words + u % 64 * 32 + (c / 8 ^ u % 8) * 4 + c % 8 / 2);

@@ -42,10 +42,10 @@ DEVICE double exact_score(const Head& h, int t, int u) {
 }
 
 // The pointers of queries g and g + 8, in all four lanes that have their keys: the first of the best. A part has kKeys
-// keys, of which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64. Where keys of two
-// lanes or parts are about equal, all keys are, or those of the best part if scores in float32 are exact.
-template <int kKeys> DEVICE void find_pointers(const Head& h, const SoftmaxBest& best, int row0, bool exact,
-    int (&pointers)[2]) {
+// keys, of which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64. Where keys of
+// two lanes or parts are about equal, all keys are, or those of the best part if scores in float32 are exact.
+template <int kKeys>
+DEVICE void find_pointers(const Head& h, const SoftmaxBest& best, int row0, bool exact, int (&pointers)[2]) {
   constexpr float kClose = 1e-5f;
   int lane = threadIdx.x % 32, group[2], first[2];
   double score[2][kKeys / 16];
