@@ -237,6 +237,9 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 		default:
 			return errUnknownKind(a.Kind)
 		}
+		if d.hopper && a.Kind == kernels.Softmax && v.dim == 64 && to.bfloat16 && (to.at|grad.at)%16 == 0 {
+			return d.softmaxBackward(to.at, grad.at, list, v, a)
+		}
 		stats, err := d.scratch("query statistics", 24*heads*a.Seq)
 		if err != nil {
 			return err
@@ -259,6 +262,32 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 		}
 		return family.denseKeys(l, v, grad.at, pointer, list, stats, to.at)
 	})
+}
+
+// softmaxBackward takes tiles of queries and keys through the matrix units of warpgroups.
+func (d *Device) softmaxBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
+	perHead := ceilDiv(a.Seq, kDenseRows)
+	tiles := a.Batch * a.Heads * perHead
+	at, err := d.scratch("tiles of attention", tiles*(2*kDensePair+kDenseRows*kQueryStart+kQueryEnds+kQueryRange))
+	if err != nil {
+		return err
+	}
+	take := func(bytes int) cu.DevicePtr {
+		at += cu.DevicePtr(tiles * bytes)
+		return at - cu.DevicePtr(tiles*bytes)
+	}
+	t := denseTiles{
+		queries: take(kDensePair), keys: take(kDensePair),
+		starts: take(kDenseRows * kQueryStart), ends: take(kQueryEnds), ranges: take(kQueryRange),
+	}
+	if err := d.launch(grid(a.Heads, 2*perHead, a.Batch)).denseTiles(v, dOut, pointers, t); err != nil {
+		return err
+	}
+	l := d.launch(grid(perHead, a.Batch*a.Heads))
+	if err := l.denseQueriesWgmma(v, t, dqkv); err != nil {
+		return err
+	}
+	return l.denseKeysWgmma(v, t, dqkv)
 }
 
 func denseKernels64Of(a kernels.Attention) denseKernels64 {

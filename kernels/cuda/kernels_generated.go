@@ -103,6 +103,11 @@ var modules = []module{
 		{timing.Operation{Name: "dense_queries_64_pointer_separate", Category: timing.Attention, Float: true}, 128, 0},
 		{timing.Operation{Name: "dense_keys_64_pointer_separate", Category: timing.Attention, Float: true}, 128, 0},
 	}},
+	{"attention_dense_wgmma", "sm_90a", []kernel{
+		{timing.Operation{Name: "dense_tiles", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "dense_queries_wgmma", Category: timing.Attention, Float: true}, 128, 69656},
+		{timing.Operation{Name: "dense_keys_wgmma", Category: timing.Attention, Float: true}, 128, 69656},
+	}},
 	{"attention_softmax", "sm_80", []kernel{
 		{timing.Operation{Name: "spread_heads", Category: timing.Attention}, 256, 0},
 		{timing.Operation{Name: "settle_softmax", Category: timing.Attention, Float: true}, 256, 0},
@@ -285,6 +290,15 @@ const (
 	kMaxSurvivors     = 16
 	kMaxWords         = 8
 	kTile             = 128
+	kDenseRows        = 64
+	kDenseTile        = 8192
+	kDenseHalf        = 4096
+	kDensePair        = 16384
+	kQueryStart       = 16
+	kQueryEnds        = 768
+	kQueryRange       = 16
+	kLastKey          = 2147483647
+	kDenseShared      = 69656
 	kHalfTile         = 8192
 	kSoftmaxShared    = 58392
 	kFixedPer         = 4
@@ -388,6 +402,22 @@ type levels struct {
 
 // The PTX has a Levels of 40 bytes.
 var _ [40]byte = [unsafe.Sizeof(levels{})]byte{}
+
+// denseTiles is struct DenseTiles of the sources.
+//
+// Working memory, for each head ceil(seq / 64) tiles of 64 rows: queries with their do behind them, keys with their
+// values. Tiles are 64 x 64 float16 in the order of the matrix unit's swizzle: piece i of eight channels of row r is
+// the piece i ^ r % 8 of the row. Rows beyond the sequence are zero.
+type denseTiles struct {
+	queries cu.DevicePtr
+	keys    cu.DevicePtr
+	starts  cu.DevicePtr
+	ends    cu.DevicePtr
+	ranges  cu.DevicePtr
+}
+
+// The PTX has a DenseTiles of 40 bytes.
+var _ [40]byte = [unsafe.Sizeof(denseTiles{})]byte{}
 
 // operand is struct Operand of the sources.
 type operand struct {
@@ -1190,6 +1220,20 @@ var (
 	denseKernels64Pointer         = denseKernels64{launch.denseQueries64Pointer, launch.denseKeys64Pointer}
 	denseKernels64PointerSeparate = denseKernels64{launch.denseQueries64PointerSeparate, launch.denseKeys64PointerSeparate}
 )
+
+// ---- attention_dense_wgmma.cu ----
+
+func (l launch) denseTiles(a attention, dout, pointers cu.DevicePtr, to denseTiles) error {
+	return l.queue("dense_tiles", argument(a), argument(dout), argument(pointers), argument(to))
+}
+
+func (l launch) denseQueriesWgmma(a attention, tiles denseTiles, dqkv cu.DevicePtr) error {
+	return l.queue("dense_queries_wgmma", argument(a), argument(tiles), argument(dqkv))
+}
+
+func (l launch) denseKeysWgmma(a attention, tiles denseTiles, dqkv cu.DevicePtr) error {
+	return l.queue("dense_keys_wgmma", argument(a), argument(tiles), argument(dqkv))
+}
 
 // ---- attention_softmax.cu ----
 

@@ -24,15 +24,15 @@ type reading struct {
 	starts  []int32 // of documents, or nil
 }
 
-// asked is an attention read whose queries have so many bits. 0: reading draws their number.
+// asked is an attention read whose queries and values have so many bits. 0: reading draws their number.
 type asked struct {
 	kernels.Attention
-	bits int
+	bits, values int
 }
 
 // readings are attention reads of all kinds, of sequences that are one document each and of sequences that hold
-// several. Heads of 64 channels and four survivors are asked by queries of 1 to 4 bits in every run: devices have loops
-// for each.
+// several. Heads of 64 channels and four survivors are asked by queries of 1 to 4 bits in every run, and all keys by
+// queries of few and of many bits, for values of few and of many: devices have loops for each.
 func (b *bench) readings() []asked {
 	one := []kernels.Attention{
 		{Batch: 2, Seq: 100, Heads: 2, HeadDim: 64, Alibi: true, Layer: 3},
@@ -57,9 +57,20 @@ func (b *bench) readings() []asked {
 		a := kernels.Attention{
 			Kind: kernels.RWSP, Batch: 2, Seq: 130 + bits, Heads: 2, HeadDim: 64, Survivors: 4, Alibi: bits != 3,
 		}
-		list = append(list, asked{a, bits})
+		list = append(list, asked{a, bits, 0})
 		a.Starts = b.ints(b.starts(a.Batch, a.Seq))
-		list = append(list, asked{a, bits})
+		list = append(list, asked{a, bits, 0})
+	}
+	for i, bits := range []int{1, 4, 8} {
+		for j, values := range []int{1, 4, 8} {
+			a := kernels.Attention{
+				Kind: kernels.Softmax, Batch: 1, Seq: 128 + 30*i + 7*j, Heads: 1 + 2*j, HeadDim: 64, Survivors: 1, Alibi: i != 1,
+			}
+			list = append(list, asked{a, bits, values})
+			a.Batch = 2
+			a.Starts = b.ints(b.starts(a.Batch, a.Seq))
+			list = append(list, asked{a, bits, values})
+		}
 	}
 	for _, kind := range kernels.AttentionKinds() {
 		shapes := one
@@ -102,6 +113,9 @@ func (b *bench) reading(a asked) (v reading, queries, keys, values kernels.Plane
 	rows, width, bits := a.Batch*a.Seq, a.Heads*a.HeadDim, 1
 	if b.r.IntN(3) > 0 {
 		bits = 1 + b.r.IntN(8)
+	}
+	if a.values > 0 {
+		bits = a.values
 	}
 	if a.bits == 0 {
 		a.bits = []int{1, 1, 2, 4, 8, 1 + b.r.IntN(8)}[b.r.IntN(6)]

@@ -109,6 +109,12 @@ DEVICE Int4 load_shared(uint32_t from) {
   return v;
 }
 
+DEVICE uint32_t load_shared_word(uint32_t from) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
+  return v;
+}
+
 // ---- Registers and named barriers ----
 
 template <int kCount> DEVICE void give_registers() {

@@ -120,6 +120,7 @@ DEVICE void write(BFloat* to, float x) { to->bits = (uint16_t)pack_bf16(x, 0); }
 // Warp-wide sums and maxima. Sums of floats are taken in one fixed order.
 DEVICE int warp_sum(int value) { return __nvvm_redux_sync_add(value, 0xffffffff); }
 DEVICE int warp_min(int value) { return __nvvm_redux_sync_min(value, 0xffffffff); }
+DEVICE int warp_max(int value) { return __nvvm_redux_sync_max(value, 0xffffffff); }
 DEVICE uint32_t warp_max(uint32_t value) { return __nvvm_redux_sync_umax(value, 0xffffffff); }
 DEVICE float warp_sum(float value) {
 #pragma unroll

@@ -30,6 +30,23 @@ DEVICE void wgmma_f16_add(float (&d)[16], uint64_t a, uint64_t b) {
       : SUMS_16("+f", d)
       : "l"(a), "l"(b), "r"(1));
 }
+// The same for 16 columns of A in registers.
+DEVICE void wgmma_f16(float (&d)[16], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{ .reg .pred accumulate; setp.ne.b32 accumulate, %21, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 " SUM_NAMES_16
+      "{%16, %17, %18, %19}, %20, accumulate, 1, 1, 0; }"
+      : SUMS_16("=f", d)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(0));
+}
+DEVICE void wgmma_f16_add(float (&d)[16], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{ .reg .pred accumulate; setp.ne.b32 accumulate, %21, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 " SUM_NAMES_16
+      "{%16, %17, %18, %19}, %20, accumulate, 1, 1, 0; }"
+      : SUMS_16("+f", d)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
+}
 // d (64 x 64) = A B, or d += A B, over 16 columns of A. B has as many rows of 64 channels.
 DEVICE void wgmma_f16(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
   asm volatile(
@@ -61,6 +78,25 @@ DEVICE void multiply_rows(float (&d)[16], uint32_t a, uint32_t b) {
   wgmma_f16(d, description(a), description(b));
 #pragma unroll
   for (int c = 1; c < 4; c++) wgmma_f16_add(d, description(a + 2 * c), description(b + 2 * c));
+}
+
+// A tile as the left side of products, in registers: the matrix unit does not read it from shared memory each time.
+struct HeldTile {
+  uint32_t columns[4][4];  // of 16 channels
+  DEVICE_MEMBER void load(uint32_t tile) {
+    int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+      int piece = j / 4 * 2 + j / 2 % 2, r = row + 8 * (j % 2);
+      columns[j / 4][j % 4] = load_shared_word(tile + 128 * r + 16 * (piece ^ r % 8) + 4 * (lane % 4));
+    }
+  }
+};
+// Starts d = A Bᵀ for half a tile B, described.
+DEVICE void multiply_rows(float (&d)[16], const HeldTile& a, uint32_t b) {
+  wgmma_f16(d, a.columns[0], description(b));
+#pragma unroll
+  for (int c = 1; c < 4; c++) wgmma_f16_add(d, a.columns[c], description(b + 2 * c));
 }
 
 // A 64 x 32 matrix as the left side of a product, split into two float16.

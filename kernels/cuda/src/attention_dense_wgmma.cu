@@ -1,0 +1,466 @@
+// The backward pass of softmax attention on Hopper's warpgroup matrix units, for heads of 64 channels, queries and
+// values of up to 8 planes, and gradients in bfloat16.
+//
+// Let w = exp(score - top), do the gradient of a query's attention output, and d_u = do·v_u:
+//
+//	p_u = w_u / Σ w    ds_u = p_u (d_u - Σ p d) / sqrt(dim)    dq = Σ_u ds_u k_u    dk_u = Σ_t ds_tu q_t
+//	dv_u = Σ_t p_tu do_t
+//
+// No seq x seq matrix is kept: dense_queries_wgmma and dense_keys_wgmma both compute scores and d again. All are
+// products of float16 matrices with sums in float32. The integers behind queries, keys and values are float16, halved.
+// A row of do becomes float16 after division by a power of two, which keeps all of its bits but those below 2^-24 of
+// the row's maximum. Weights w, p and ds are split into two float16, which keep 21 bits.
+//
+// Scores fall with distance, so keys far enough away together weigh less than 2^-24 of a query's best key. They are
+// left out. Every sum is taken by one warp in a fixed order.
+#include "attention_tile.cuh"
+#include "wgmma_f16.cuh"
+
+constexpr int kDenseRows = 64;  // queries or keys of a tile
+constexpr int kDenseTile = 2 * 64 * kDenseRows, kDenseHalf = kDenseTile / 2, kDensePair = 2 * kDenseTile;
+constexpr int kQueryStart = 16, kQueryEnds = 12 * kDenseRows, kQueryRange = 16;  // bytes of the structs below
+constexpr int kLastKey = 0x7fffffff;
+
+// What a query needs before its scores are computed.
+struct alignas(16) QueryStart {
+  float shift;      // -log2 of w's scale: w = 2^(score * log2 e + shift)
+  float reference;  // d of the best key, where do and values are scaled as in their tiles
+  int exponent;     // do is 2^exponent times its row in the tile
+  int first;        // the first key that counts
+};
+// And after: p = 2^(score * log2 e + shift) and the mean of d, of the same scale.
+struct alignas(8) QueryEnd {
+  float shift, mean;
+};
+// Of the queries of a tile.
+struct alignas(16) QueryEnds {
+  QueryEnd rows[kDenseRows];
+  int first[kDenseRows];  // the first key that counts
+};
+// Of the queries of a tile.
+struct alignas(16) QueryRange {
+  int first, last;  // the smallest and the largest first key that counts
+  int exponent;     // the largest
+  // A warp finds it, from the starts of 64 queries.
+  DEVICE_MEMBER explicit QueryRange(const QueryStart* starts) {
+    QueryStart x = starts[threadIdx.x % 32], y = starts[threadIdx.x % 32 + 32];
+    first = warp_min(min(x.first, y.first));
+    last = warp_max(max(x.first == kLastKey ? 0 : x.first, y.first == kLastKey ? 0 : y.first));
+    exponent = warp_max(max(x.exponent, y.exponent));
+  }
+};
+
+// Working memory, for each head ceil(seq / 64) tiles of 64 rows: queries with their do behind them, keys with their
+// values. Tiles are 64 x 64 float16 in the order of the matrix unit's swizzle: piece i of eight channels of row r is
+// the piece i ^ r % 8 of the row. Rows beyond the sequence are zero.
+struct DenseTiles {
+  char *queries, *keys;
+  QueryStart* starts;
+  QueryEnds* ends;
+  QueryRange* ranges;
+};
+
+static_assert(sizeof(QueryStart) == kQueryStart && sizeof(QueryEnds) == kQueryEnds && sizeof(QueryRange) == kQueryRange);
+
+DEVICE float power_of_two(int exponent) { return as_float((exponent + 127) << 23); }  // from -126 to 127
+// Over eight lanes.
+DEVICE int sum_of_eight(int x) {
+#pragma unroll
+  for (int mask = 1; mask < 8; mask *= 2) x += shuffle_xor(x, mask);
+  return x;
+}
+
+// ---- Tiles ----
+
+// A byte of each plane: eight channels.
+struct EightChannels {
+  uint32_t planes[8];
+  DEVICE_MEMBER EightChannels(const uint32_t* plane, long plane_words, int count, int byte) {
+#pragma unroll
+    for (int p = 0; p < 8; p++) planes[p] = p < count ? load_byte((const char*)(plane + p * plane_words) + byte) : 0;
+  }
+  // Half of the integers behind the channels, as float16. 256 + x is 0x5c00 + 4 x.
+  DEVICE_MEMBER Int4 halves(int count) const {
+    uint32_t words[4], middle = (0x5c00u + 2 * ((1 << count) - 1)) * 0x10001u;
+#pragma unroll
+    for (int i = 0; i < 4; i++) words[i] = 0x5c005c00u;
+#pragma unroll
+    for (int p = 0; p < 8; p++) {
+      uint32_t both = planes[p] | planes[p] << 15;  // bits 2 i and 2 i + 1 are 16 apart
+#pragma unroll
+      for (int i = 0; i < 4; i++) words[i] |= (both >> 2 * i & 0x10001u) << (p + 2);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) words[i] = subtract_f16(words[i], middle);
+    return {(int)words[0], (int)words[1], (int)words[2], (int)words[3]};
+  }
+  // Σ_b 2^b times the number of bits in which plane b differs from a byte, over `count` planes.
+  DEVICE_MEMBER int differ(uint32_t byte, int count) const {
+    int sum = 0;
+#pragma unroll
+    for (int p = 0; p < 8; p++) sum += p < count ? popcount(planes[p] ^ byte) << p : 0;
+    return sum;
+  }
+  DEVICE_MEMBER uint32_t top(int count) const {
+    uint32_t byte = 0;
+#pragma unroll
+    for (int p = 0; p < 8; p++) byte = p < count ? planes[p] : byte;
+    return byte;
+  }
+};
+
+// How many keys back a query reads, if its scores are at most `bound` without distance and its best score is `top`: the
+// others together weigh less than Σ exp(bound - slope * distance) = exp(bound - slope * n) / (1 - exp(-slope)).
+DEVICE int reach(double bound, double top, float slope) {
+  if (slope == 0) return kLastKey;
+  float rest = (float)(bound - top) + (24 + log2_fast((1 + slope) / slope)) * (1 / kLog2E);
+  return (int)min(rest / slope + 2, 1e9f);
+}
+
+// Writes the tiles and what queries need before their scores. Eight lanes take a row, each eight channels. Neighbouring
+// blocks have different heads of the same tokens: together they read whole rows. Grid: x heads, y rows / 32, z
+// sequences.
+KERNEL(attention float, 256)
+void dense_tiles(const __grid_constant__ Attention a, const BFloat* dout, const int* pointers,
+    const __grid_constant__ DenseTiles to) {
+  Head h(a, blockIdx.z * a.heads + blockIdx.x);
+  int row = blockIdx.y * 32 + threadIdx.x / 8, lane = threadIdx.x % 8, byte = h.head * 8 + lane;
+  int tiles = ceil_div(a.seq, kDenseRows);
+  long own = (long)h.index * tiles * kDenseRows + row;
+  long at = own / 64 * kDensePair + row % 64 * 128 + 16 * (lane ^ row % 8);
+  bool inside = row < a.seq;
+  int t = min(row, a.seq - 1), u = pointers[h.query(t)];
+  auto grad = load_eight(dout + ((h.row0 + t) * a.heads + h.head) * 64 + 8 * lane);
+  EightChannels q(h.queries + wide_product(t, a.words), a.query_plane_words, a.query_planes, byte);
+  EightChannels v(h.values + wide_product(t, a.value_words), a.value_plane_words, a.value_planes, byte);
+  EightChannels best(h.values + wide_product(u, a.value_words), a.value_plane_words, a.value_planes, byte);
+  EightChannels k(h.keys + wide_product(t, a.words), 0, 1, byte);
+  uint32_t best_key = load_byte((const char*)(h.keys + wide_product(u, a.words)) + byte);
+  int most = 0;
+#pragma unroll
+  for (int i = 0; i < 4; i++) most = max(most, max((int)(grad.words[i] & 0x7fff), (int)(grad.words[i] >> 16 & 0x7fff)));
+#pragma unroll
+  for (int mask = 1; mask < 8; mask *= 2) most = max(most, shuffle_xor(most, mask));
+  bool finite = most < 0x7f80;
+  int exponent = finite ? min(max((most >> 7) - 127, -126), 126) : 0;
+  float scale = power_of_two(-exponent), reference = 0;
+  Int4 values = best.halves(a.value_planes);
+  uint32_t halves[4] = {(uint32_t)values.x, (uint32_t)values.y, (uint32_t)values.z, (uint32_t)values.w}, scaled[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    float x = scale * value(grad, 2 * i), y = scale * value(grad, 2 * i + 1);
+    scaled[i] = pack_f16(x, y);
+    reference = __builtin_fmaf(x, low_f16(halves[i]), __builtin_fmaf(y, high_f16(halves[i]), reference));
+  }
+#pragma unroll
+  for (int mask = 1; mask < 8; mask *= 2) reference += shuffle_xor(reference, mask);
+  double bound = a.products[sum_of_eight(q.differ(q.top(a.query_planes), a.query_planes - 1))];
+  double top = h.score(a.products, sum_of_eight(q.differ(best_key, a.query_planes)), t - u);
+  if (lane == 0) {
+    int back = finite ? reach(bound, top, (float)h.slope) : kLastKey;
+    to.starts[own] = inside ? QueryStart{(float)(-top * (double)kLog2E), reference, exponent, max(h.first(t), t - back)}
+                            : QueryStart{kNever, 0, -126, kLastKey};
+  }
+  const Int4 none = {};
+  *(Int4*)(to.queries + at) = inside ? q.halves(a.query_planes) : none;
+  *(Int4*)(to.keys + at) = inside ? k.halves(1) : none;
+  *(Int4*)(to.keys + at + kDenseTile) = inside ? v.halves(a.value_planes) : none;
+  *(Int4*)(to.queries + at + kDenseTile) =
+      inside ? Int4{(int)scaled[0], (int)scaled[1], (int)scaled[2], (int)scaled[3]} : none;
+}
+
+// ---- Passes over tiles ----
+
+// A block's shared memory: its own pair of tiles, and three stages of the pairs that it passes over.
+struct DenseRing {
+  static constexpr int kStage = kDensePair + 1024;  // 1,024: room for QueryEnds
+  uint32_t own, barriers;
+  __device__ __forceinline__ explicit DenseRing(uint32_t memory)
+      : own((memory + 1023) / 1024 * 1024), barriers(own + kDensePair + 3 * kStage) {}
+  DEVICE_MEMBER uint32_t stage(int i) const { return own + kDensePair + i % 3 * kStage; }
+  DEVICE_MEMBER uint32_t ends(int i) const { return stage(i) + kDensePair; }
+  DEVICE_MEMBER uint32_t full(int i) const { return barriers + 8 * (i % 3); }
+  // A half of the first or the second tile of pair i, described.
+  DEVICE_MEMBER uint32_t half_tile(int i, int half, int second) const {
+    return described(stage(i)) + (second * kDenseTile + half * kDenseHalf) / 16;
+  }
+  DEVICE_MEMBER void init() const {
+#pragma unroll
+    for (int i = 0; i < 3; i++) barrier_init(full(i), 1);
+    barrier_init_fence();
+  }
+  DEVICE_MEMBER void wait(int i) const { barrier_wait(full(i), i / 3 % 2); }
+};
+constexpr int kDenseShared = 1024 + kDensePair + 3 * (kDensePair + 1024) + 24;
+
+// What a block does with half a pair of tiles. The products of the next half run under its arithmetic, and its own
+// products under the arithmetic of the next half.
+template <class Rows> DEVICE void step(const DenseRing& ring, Rows& rows, int i, int half, float (&scores)[16],
+    float (&d)[16], float (&next_scores)[16], float (&next_d)[16]) {
+  rows.weigh(i, half, scores);
+  fence_sums(scores);  // the compiler computes them before it waits for the products of the half before
+  wgmma_wait<0>();
+  if (half == 0) block_sync();  // all are done with the pair before
+  if (half == 0 && threadIdx.x == 0 && i > 0 && i + 2 < rows.count) rows.load(i + 2);
+  rows.start(min(i + half, rows.count - 1), 1 - half, next_scores, next_d);
+  rows.multiply(i, half, scores, d);
+  wgmma_commit();
+  wgmma_wait<1>();  // for the next half's scores: its own products go on
+  fence_sums(next_scores), fence_sums(next_d);
+}
+template <class Rows> DEVICE void pass_over_tiles(const DenseRing& ring, Rows& rows) {
+  if (threadIdx.x == 0) ring.init(), rows.load(0);
+  rows.begin();
+  if (threadIdx.x == 0 && rows.count > 1) rows.load(1);  // a loop would make ptxas forget that what it loops over is
+  if (threadIdx.x == 0 && rows.count > 2) rows.load(2);  // the same for all lanes
+  block_sync();
+  fence_sums(rows.sums), fence_sums(rows.other_sums);  // zero before a product starts
+  float x0[16], d0[16], x1[16], d1[16];
+  rows.hold();
+  rows.start(0, 0, x0, d0);
+  wgmma_wait<0>();
+  fence_sums(x0), fence_sums(d0);
+  for (int i = 0; i < rows.count; i++) {
+    step(ring, rows, i, 0, x0, d0, x1, d1);
+    step(ring, rows, i, 1, x1, d1, x0, d0);
+  }
+  wgmma_wait<0>();
+  fence_sums(rows.sums), fence_sums(rows.other_sums);
+}
+
+// The rows of a lane in its block's tile are `row` and row + 8. kHeld: the own tiles are held in registers.
+template <bool kHeld> struct DenseBlock {
+  const Attention& a;
+  const DenseTiles& tiles;
+  DenseRing ring;
+  Head h;
+  int tile, row, count;  // count: of the pairs of tiles that the block passes over
+  long tile0;            // the head's first
+  float slope, sharpness;
+  float sums[32] = {}, other_sums[32] = {};
+  HeldTile own, other_own;
+
+  __device__ __forceinline__ DenseBlock(const Attention& a, const DenseTiles& tiles, const void* memory, int tile)
+      : a(a), tiles(tiles), ring(shared_address(memory)), h(a, blockIdx.y), tile(tile),
+        row(64 * tile + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4), tile0((long)blockIdx.y * gridDim.x),
+        slope((float)h.slope * kLog2E), sharpness(4 * a.query_unit * a.scale * kLog2E) {}
+  // The first of two neighbouring columns of a lane in half a tile.
+  DEVICE_MEMBER static int column() { return 2 * (threadIdx.x % 4); }
+
+  DEVICE_MEMBER void hold() {
+    if (!kHeld) return;
+    ring.wait(0);
+    own.load(ring.own), other_own.load(ring.own + kDenseTile);
+  }
+  // Starts the products of the own tiles with a half of pair i.
+  DEVICE_MEMBER void start(int i, int half, float (&scores)[16], float (&d)[16]) const {
+    if (half == 0) ring.wait(i);
+    wgmma_fence();
+    if constexpr (kHeld) {
+      multiply_rows(scores, own, ring.half_tile(i, half, 0));
+      multiply_rows(d, other_own, ring.half_tile(i, half, 1));
+    } else {
+      multiply_rows(scores, described(ring.own), ring.half_tile(i, half, 0));
+      multiply_rows(d, described(ring.own) + kDenseTile / 16, ring.half_tile(i, half, 1));
+    }
+    wgmma_commit();
+  }
+
+  // Writes the two rows, unless they lie beyond the sequence: gradients of part 0 queries, 1 keys, 2 values.
+  DEVICE_MEMBER void write(BFloat* dqkv, int part, const float (&x)[32], const float (&factor)[2]) const {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      int t = row + 8 * r;
+      BFloat* to = dqkv + ((h.row0 + t) * 3 + part) * a.heads * 64 + h.head * 64 + column();
+      if (t >= a.seq) continue;
+#pragma unroll
+      for (int c = 0; c < 8; c++)
+        *(uint32_t*)(to + 8 * c) = pack_bf16(factor[r] * x[4 * c + 2 * r], factor[r] * x[4 * c + 2 * r + 1]);
+    }
+  }
+};
+
+constexpr bool kHoldQueries = false;
+
+// A block of queries. sums are Σ w e k and other_sums Σ w k. Weights are scaled by 2^(8 - planes), so that less of w e
+// is below float16's normal numbers: |e| is less than 2^(7 + planes).
+struct DenseQueries : DenseBlock<kHoldQueries> {
+  const QueryStart* starts;  // of the head
+  int latest;                // the largest first key of the block's queries
+  float shift[2], reference[2], sum[2] = {}, mean[2] = {};
+
+  __device__ __forceinline__ DenseQueries(const Attention& a, const DenseTiles& tiles, const void* memory, int tile)
+      : DenseBlock(a, tiles, memory, tile), starts(tiles.starts + tile0 * 64) {}
+  DEVICE_MEMBER void begin() {
+    QueryRange range(starts + 64 * tile);
+    count = tile - range.first / 64 + 1, latest = range.last;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      QueryStart s = starts[row + 8 * r];
+      shift[r] = s.shift + (float)(8 - a.value_planes), reference[r] = s.reference;
+    }
+  }
+  DEVICE_MEMBER void load(int i) const {
+    long from = (tile0 + tile - i) * kDensePair;
+    barrier_arrive_expect(ring.full(i), (i == 0 ? 2 : 1) * kDensePair);
+    copy_bytes(ring.stage(i), tiles.keys + from, ring.full(i), kDensePair);
+    if (i == 0) copy_bytes(ring.own, tiles.queries + from, ring.full(i), kDensePair);
+  }
+  // Scores of later keys, and of those before the first, become kNever.
+  DEVICE_MEMBER void hide(int from, float (&w)[16]) const {
+    int first[2] = {starts[row].first, starts[row + 8].first};
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+      int u = from + j / 4 * 8 + j % 2, r = j / 2 % 2;
+      w[j] = ((u > row + 8 * r) | (u < first[r])) ? kNever : w[j];
+    }
+  }
+  DEVICE_MEMBER void weigh(int i, int half, float (&w)[16]) {
+    int from = 64 * (tile - i) + 32 * half + column();
+    if (i == 0 || 64 * (tile - i) < latest) hide(from, w);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float base = __builtin_fmaf(-slope, (float)(row + 8 * r - from), shift[r]);
+#pragma unroll
+      for (int j = 2 * r; j < 16; j += j % 2 ? 3 : 1) {
+        w[j] = exp2_fast(__builtin_fmaf(w[j], sharpness, __builtin_fmaf(slope, (float)(j / 4 * 8 + j % 2), base)));
+        sum[r] += w[j];
+      }
+    }
+  }
+  DEVICE_MEMBER void multiply(int i, int half, const float (&w)[16], float (&d)[16]) {
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+      int r = j / 2 % 2;
+      d[j] = w[j] * (d[j] - reference[r]);
+      mean[r] += d[j];
+    }
+    SplitRows slopes(d), weights(w);
+    wgmma_fence();
+    slopes.multiply<true>(sums, ring.half_tile(i, half, 0));
+    weights.multiply<true>(other_sums, ring.half_tile(i, half, 0));
+  }
+  // Writes dq and what keys need of the queries.
+  DEVICE_MEMBER void finish(BFloat* dqkv) {
+    float factor[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+#pragma unroll
+      for (int mask = 1; mask < 4; mask *= 2)
+        sum[r] += shuffle_xor(sum[r], mask), mean[r] += shuffle_xor(mean[r], mask);
+      mean[r] /= sum[r];
+      int t = row + 8 * r, exponent = starts[t].exponent;
+      factor[r] = 4 * a.value_unit * a.scale / sum[r] * power_of_two(exponent);
+      float p = shift[r] - log2_fast(sum[r]) + (float)exponent - slope * (float)(t % 64);
+      QueryEnds& ends = tiles.ends[tile0 + tile];
+      if (column() == 0) {
+        ends.rows[t % 64] = t < a.seq ? QueryEnd{p, reference[r] + mean[r]} : QueryEnd{kNever, 0};
+        ends.first[t % 64] = starts[t].first;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < 32; j++) sums[j] -= mean[j / 2 % 2] * other_sums[j];
+    write(dqkv, 0, sums, factor);
+    QueryRange range(starts + 64 * tile);  // once more: it would have taken registers
+    if (threadIdx.x == 0) tiles.ranges[tile0 + tile] = range;
+  }
+};
+
+// Computes dq and what keys need of queries. A block has 64 queries, a warp 16; they pass over tiles of 64 keys, from
+// their own to the first. The mean m of e_u = d_u - d_best is known only at the end, so two sums over keys are kept: dq
+// = factor * (Σ w e k - m Σ w k). In a query with one strong key nearly everything large cancels exactly. Grid: x
+// queries / 64, the last queries first, y heads.
+KERNEL(attention float shared(kDenseShared), 128, 3)
+void dense_queries_wgmma(
+    const __grid_constant__ Attention a, const __grid_constant__ DenseTiles tiles, BFloat* dqkv) {
+  extern __shared__ char memory[];
+  DenseQueries queries(a, tiles, memory, gridDim.x - 1 - blockIdx.x);
+  pass_over_tiles(queries.ring, queries);
+  queries.finish(dqkv);
+}
+
+// A block of keys. sums are dv and other_sums dk, both in float16's range: p is scaled by 2^15, and ds by as much as
+// float16 holds, for |d - mean| is less than 2^(7 + planes). `most` is the largest exponent of the queries' do.
+struct DenseKeys : DenseBlock<true> {
+  int hidden, most;  // hidden: from that tile on, queries do not read all of these keys
+  float narrow;
+  float means[8];  // of a lane's columns
+
+  __device__ __forceinline__ DenseKeys(const Attention& a, const DenseTiles& tiles, const void* memory, int tile)
+      : DenseBlock(a, tiles, memory, tile), narrow(power_of_two(-5 - a.value_planes)) {}
+  DEVICE_MEMBER void begin() {
+    const QueryRange* ranges = tiles.ranges + tile0;
+    int last = tile, from = kLastKey, exponent = -126, lane = threadIdx.x % 32;
+    for (int i = tile + lane; i < gridDim.x; i += 32) {
+      if (ranges[i].first < 64 * tile + 64) last = i;
+      if (ranges[i].last > 64 * tile) from = min(from, i);
+    }
+    last = warp_max(last), hidden = warp_min(from);
+    for (int i = tile + lane; i <= last; i += 32) exponent = max(exponent, ranges[i].exponent);
+    most = warp_max(exponent), count = last - tile + 1;
+  }
+  DEVICE_MEMBER void load(int i) const {
+    long at = tile0 + tile + i;
+    barrier_arrive_expect(ring.full(i), (i == 0 ? 2 : 1) * kDensePair + kQueryEnds);
+    copy_bytes(ring.stage(i), tiles.queries + at * kDensePair, ring.full(i), kDensePair);
+    copy_bytes(ring.ends(i), tiles.ends + at, ring.full(i), kQueryEnds);
+    if (i == 0) copy_bytes(ring.own, tiles.keys + at * kDensePair, ring.full(i), kDensePair);
+  }
+  // Scores of earlier queries, and of those that begin to read later, become kNever.
+  DEVICE_MEMBER void hide(int i, int half, float (&p)[16]) const {
+#pragma unroll
+    for (int c = 0; c < 8; c++) {
+      int column = 32 * half + c / 2 * 8 + this->column() + c % 2, t = 64 * (tile + i) + column;
+      int first = (int)load_shared_word(ring.ends(i) + kDenseRows * (int)sizeof(QueryEnd) + 4 * column);
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        float& x = p[c / 2 * 4 + 2 * r + c % 2];
+        x = ((row + 8 * r > t) | (row + 8 * r < first)) ? kNever : x;
+      }
+    }
+  }
+  DEVICE_MEMBER void weigh(int i, int half, float (&p)[16]) {
+    if (i == 0 || tile + i >= hidden) hide(i, half, p);
+    float base[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+      base[r] = __builtin_fmaf(slope, (float)(row + 8 * r - 64 * (tile + i)), (float)(15 - most));
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+      Int4 two = load_shared(ring.ends(i) + (int)sizeof(QueryEnd) * (32 * half + 8 * c + column()));
+      means[2 * c] = -narrow * as_float(two.y), means[2 * c + 1] = -narrow * as_float(two.w);
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        float &x = p[4 * c + 2 * r], &y = p[4 * c + 2 * r + 1];
+        x = exp2_fast(__builtin_fmaf(x, sharpness, as_float(two.x) + base[r]));
+        y = exp2_fast(__builtin_fmaf(y, sharpness, as_float(two.z) + base[r]));
+      }
+    }
+  }
+  DEVICE_MEMBER void multiply(int i, int half, const float (&p)[16], float (&d)[16]) {
+#pragma unroll
+    for (int j = 0; j < 16; j++) d[j] = p[j] * __builtin_fmaf(d[j], narrow, means[j / 4 * 2 + j % 2]);
+    SplitRows weights(p), slopes(d);
+    wgmma_fence();
+    weights.multiply<true>(sums, ring.half_tile(i, half, 1));
+    slopes.multiply<true>(other_sums, ring.half_tile(i, half, 0));
+  }
+  DEVICE_MEMBER void finish(BFloat* dqkv) {
+    float unit = 4 * a.query_unit * a.value_unit * a.scale * power_of_two(a.value_planes - 10);
+#pragma unroll
+    for (int j = 0; j < 32; j++) sums[j] *= 0x1p-15f, other_sums[j] *= unit;
+    float factor[2] = {power_of_two(most), power_of_two(most)};
+    write(dqkv, 1, other_sums, factor);
+    write(dqkv, 2, sums, factor);
+  }
+};
+
+// Computes dk and dv. A block has 64 keys, a warp 16; they pass over tiles of 64 queries in the queries' order. Grid: x
+// keys / 64, y heads.
+KERNEL(attention float shared(kDenseShared), 128, 2)
+void dense_keys_wgmma(const __grid_constant__ Attention a, const __grid_constant__ DenseTiles tiles, BFloat* dqkv) {
+  extern __shared__ char memory[];
+  DenseKeys keys(a, tiles, memory, blockIdx.x);
+  pass_over_tiles(keys.ring, keys);
+  keys.finish(dqkv);
+}
