@@ -60,7 +60,8 @@ struct DenseTiles {
   QueryRange* ranges;
 };
 
-static_assert(sizeof(QueryStart) == kQueryStart && sizeof(QueryEnds) == kQueryEnds && sizeof(QueryRange) == kQueryRange);
+static_assert(
+    sizeof(QueryStart) == kQueryStart && sizeof(QueryEnds) == kQueryEnds && sizeof(QueryRange) == kQueryRange);
 
 DEVICE float power_of_two(int exponent) { return as_float((exponent + 127) << 23); }  // from -126 to 127
 // Over eight lanes.
@@ -280,11 +281,10 @@ template <bool kHeld> struct DenseBlock {
   }
 };
 
-constexpr bool kHoldQueries = false;
-
 // A block of queries. sums are Σ w e k and other_sums Σ w k. Weights are scaled by 2^(8 - planes), so that less of w e
-// is below float16's normal numbers: |e| is less than 2^(7 + planes).
-struct DenseQueries : DenseBlock<kHoldQueries> {
+// is below float16's normal numbers: |e| is less than 2^(7 + planes). The own tiles stay in shared memory: with them in
+// registers two blocks would fit on a multiprocessor, not three.
+struct DenseQueries : DenseBlock<false> {
   const QueryStart* starts;  // of the head
   int latest;                // the largest first key of the block's queries
   float shift[2], reference[2], sum[2] = {}, mean[2] = {};
