@@ -28,7 +28,7 @@ func newApp() *cli.App {
 		ArgsUsage: "PROGRAM [WORD …]", HideVersion: true, HideHelpCommand: true,
 		Description: "PROGRAM and WORDs start the stage, as under `commands` in a pipeline file; `describe` and `serve` " +
 			"are added.\nThe stage answers the events of a finished RUN, once for each check, in directories that are " +
-			"removed afterwards.\n\nExample:\n   conformance --run v77-nano-434c1692 python3 docs/examples/watch.py",
+			"removed afterwards.\n\nExample:\n   conformance --run v77-nano-a5ed9c9c python3 docs/examples/watch.py",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
 				Usage: "data `DIR`ectory: artifacts, runs, events"},

@@ -50,7 +50,7 @@ func newApp() *cli.App {
 		Name: "export", Usage: "write the numbers of runs as TensorBoard event files or as Parquet",
 		HideVersion: true, HideHelpCommand: true,
 		Description: "Every logged step, every result of a checkpoint and every measure of a head is a metric.\n\n" +
-			"Example:\n   export --run v77-nano-434c1692 --format tensorboard",
+			"Example:\n   export --run v77-nano-a5ed9c9c --format tensorboard",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
 				Usage: "data `DIR`ectory: artifacts, runs, events"},

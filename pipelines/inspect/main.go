@@ -22,6 +22,9 @@ func main() {
 	}
 }
 
+// noSequence is the value of the flag sequence that asks for a summary.
+const noSequence = -1
+
 func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("inspect", flag.ContinueOnError)
 	flags.Usage = func() {
@@ -30,7 +33,7 @@ func run(args []string, out io.Writer) error {
 		flags.PrintDefaults()
 	}
 	split := flags.String("split", "train", "train or validation")
-	sequence := flags.Int("sequence", -1, "number of a `sequence` to decode; -1: none")
+	sequence := flags.Int("sequence", noSequence, "number of a `sequence` to decode; -1: none")
 	plots := flags.String("plots", "", "`directory` to write histograms to")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -49,7 +52,10 @@ func run(args []string, out io.Writer) error {
 	} else if *split != "train" {
 		return fmt.Errorf("split %q: choose train or validation", *split)
 	}
-	if *sequence >= 0 {
+	if *sequence < noSequence {
+		return fmt.Errorf("-sequence %d: sequences are counted from 0", *sequence)
+	}
+	if *sequence != noSequence {
 		err = show(out, d.Manifest, filepath.Dir(flags.Arg(0)), s, *sequence)
 	} else {
 		summarize(out, d.Manifest)

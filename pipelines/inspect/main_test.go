@@ -57,7 +57,9 @@ func TestInspect(t *testing.T) {
 		}
 		f.Close()
 	}
-	for _, bad := range [][]string{{}, {"nothing"}, {"-split", "test", manifest}, {"-sequence", "1000", manifest}} {
+	for _, bad := range [][]string{
+		{}, {"nothing"}, {"-split", "test", manifest}, {"-sequence", "1000", manifest}, {"-sequence", "-7", manifest},
+	} {
 		if err := run(bad, new(bytes.Buffer)); err == nil {
 			t.Errorf("%v works", bad)
 		}

@@ -28,7 +28,7 @@ func newApp() *cli.App {
 		Name: "report", Usage: "write a run's figures and numbers as one HTML page, and its figures as SVG and PNG",
 		HideVersion: true, HideHelpCommand: true,
 		Description: "The launcher writes the report of a run that has finished; this command does it at any time, and for " +
-			"several runs\nbeside each other.\n\nExample:\n   report --run v77-nano-434c1692 --compare v76-nano-8799682f",
+			"several runs\nbeside each other.\n\nExample:\n   report --run v77-nano-a5ed9c9c --compare v76-nano-8799682f",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Value: "./data", EnvVars: []string{"BITNET1_DATA"},
 				Usage: "data `DIR`ectory: artifacts, runs, events"},
