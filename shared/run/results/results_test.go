@@ -1,6 +1,7 @@
 package results
 
 import (
+	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -195,6 +196,21 @@ func TestTheBestOfARunThatIsNotEvaluatedYet(t *testing.T) {
 	h.found(evaluation(300, 3.579), second, "", true)
 	if got := best(); got != "150 by bits_per_token" {
 		t.Errorf("the best is %s", got)
+	}
+}
+
+// Programs get the standard error of a value beside the value.
+func TestRowsForPrograms(t *testing.T) {
+	h := newHistory(t)
+	h.found(evaluation(150, 3.578), h.checkpoint(150, 3.6, 0), "", true)
+	b, err := json.Marshal(h.table().Rows[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"best":true,"bits_per_token":3.578,"bits_per_token_error":0.01,"step":150,` +
+		`"unigram":4.5,"validation_bits":3.6}`
+	if string(b) != want {
+		t.Errorf("%s\nwant %s", b, want)
 	}
 }
 

@@ -49,6 +49,7 @@ func (r *Row) Place() (place float64, ok bool) { return r.place, !math.IsInf(r.p
 type Cell struct {
 	Text  string // for people
 	Value any    // a number, or a text
+	Error any    // its standard error; nil where it has none
 }
 
 // Number is the cell's number; NaN where it has none.
@@ -283,8 +284,11 @@ func (r *Row) fill(columns []Column, body map[string]any) {
 
 // Cell is the column's value in the body of an event; ok is false where the body has none.
 func (c Column) Cell(body map[string]any) (cell Cell, ok bool) {
-	v := c.Value.Value(body)
-	return Cell{Text: c.text(body), Value: v}, v != nil
+	cell = Cell{Text: c.text(body), Value: c.Value.Value(body)}
+	if c.Error != "" {
+		cell.Error = c.Error.Value(body)
+	}
+	return cell, cell.Value != nil
 }
 
 // text is the column's value for people, with its standard error.

@@ -146,7 +146,8 @@ func writeBlock(w io.Writer, columns []TextColumn) error {
 	return nil
 }
 
-// MarshalJSON writes what programs read of a row: its name, its marks, and its values by the keys of the columns.
+// MarshalJSON writes what programs read of a row: its name, its marks, and its values by the keys of the columns. The
+// standard error of a value is behind the key with _error.
 func (r *Row) MarshalJSON() ([]byte, error) {
 	values := map[string]any{r.key: r.Name}
 	if !math.IsInf(r.place, 0) {
@@ -154,6 +155,9 @@ func (r *Row) MarshalJSON() ([]byte, error) {
 	}
 	for key, c := range r.Cells {
 		values[key] = c.Value
+		if c.Error != nil {
+			values[key+"_error"] = c.Error
+		}
 	}
 	for _, m := range r.Marks {
 		values[m] = true
