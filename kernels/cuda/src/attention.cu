@@ -532,7 +532,7 @@ DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcoun
       bool open[2][4], any = false;
 #pragma unroll
       for (int r = 0; r < 2; r++) {
-        random[r] = noise.words(q, r, from + part);
+        random[r] = noise.words(q, r, (from + part) / 4 + (int)threadIdx.x % 4);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           open[r][i] = (float)~random[r].w[i] < exp2_fast(__builtin_fmaf(score[r][i], kLog2E, -bar[r]));

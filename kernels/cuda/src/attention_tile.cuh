@@ -63,9 +63,9 @@ struct TileNoise {
       : seed{a.scalars->seed[0], a.scalars->seed[1]},
         stream(a.layer | a.scalars->micro << 16),
         step(a.scalars->step[0]) {}
-  // The random words of a lane's query `row` and keys from + 4 t ... from + 4 t + 3.
-  DEVICE_MEMBER Words4 words(const TileQueries& q, int row, int from) const {
-    uint64_t block = q.noise[row] + (uint32_t)(from / 4 + (int)threadIdx.x % 4);
+  // The random words of a lane's query `row` and of four keys from 4 * four on.
+  DEVICE_MEMBER Words4 words(const TileQueries& q, int row, int four) const {
+    uint64_t block = q.noise[row] + (uint32_t)four;
     return philox(seed[0], seed[1], (uint32_t)block, (uint32_t)(block >> 32), stream, step);
   }
 };
@@ -81,10 +81,7 @@ template <bool kNoise> DEVICE void tile_scores(const TileQueries& q, const TileN
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     Words4 random = {};
-    if (kNoise) {
-      uint64_t block = q.noise[r] + (uint32_t)(from / 4 + t);
-      random = philox(noise.seed[0], noise.seed[1], (uint32_t)block, (uint32_t)(block >> 32), noise.stream, noise.step);
-    }
+    if (kNoise) random = noise.words(q, r, from / 4 + t);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       float distance = q.at[r] - (first + (float)i);
@@ -152,9 +149,7 @@ DEVICE void hide(const Head& h, const TileStarts<kSeparate>& starts, int t, int 
   }
 }
 
-// Sets scores to kNever where the key comes after the query, or lies before the query's document. The scores are of
-// queries from t on and keys from `from` on. Few tiles have such keys, so the first key of each query is read again for
-// them.
+// The same, and where the key comes after the query.
 template <bool kSeparate> DEVICE void hide(const Head& h, const TileQueries& q, const TileStarts<kSeparate>& starts,
     int t, int from, float (&score)[2][4]) {
   int lane = threadIdx.x % 32;
@@ -167,14 +162,7 @@ template <bool kSeparate> DEVICE void hide(const Head& h, const TileQueries& q, 
         if (distance < (float)i) score[r][i] = kNever;
     }
   }
-  if (!kSeparate || from >= starts.latest) return;
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    int first = h.first(min(t + lane / 4 + 8 * r, h.a.seq - 1));
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-      if (from + 4 * (lane % 4) + i < first) score[r][i] = kNever;
-  }
+  hide(h, starts, t, from, score);
 }
 
 // What a thread of 128 loads of tiles of 64 keys, or their values: a word of a row in every tile.
