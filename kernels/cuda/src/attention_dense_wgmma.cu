@@ -80,21 +80,7 @@ struct EightChannels {
 #pragma unroll
     for (int p = 0; p < 8; p++) planes[p] = p < count ? load_byte((const char*)(plane + p * plane_words) + byte) : 0;
   }
-  // Half of the integers behind the channels, as float16. 256 + x is 0x5c00 + 4 x.
-  DEVICE_MEMBER Int4 halves(int count) const {
-    uint32_t words[4], middle = (0x5c00u + 2 * ((1 << count) - 1)) * 0x10001u;
-#pragma unroll
-    for (int i = 0; i < 4; i++) words[i] = 0x5c005c00u;
-#pragma unroll
-    for (int p = 0; p < 8; p++) {
-      uint32_t both = planes[p] | planes[p] << 15;  // bits 2 i and 2 i + 1 are 16 apart
-#pragma unroll
-      for (int i = 0; i < 4; i++) words[i] |= (both >> 2 * i & 0x10001u) << (p + 2);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) words[i] = subtract_f16(words[i], middle);
-    return {(int)words[0], (int)words[1], (int)words[2], (int)words[3]};
-  }
+  DEVICE_MEMBER Int4 halves(int count) const { return halved_integers(planes, count); }
   // Σ_b 2^b times the number of bits in which plane b differs from a byte, over `count` planes.
   DEVICE_MEMBER int differ(uint32_t byte, int count) const {
     int sum = 0;

@@ -16,21 +16,12 @@ void spread_heads(const __grid_constant__ Attention a, HalfTile* to) {
   int planes = of_values ? a.value_planes : of_keys ? 1 : a.query_planes;
   long plane_bytes = 4 * (of_values ? a.value_plane_words : a.query_plane_words);
   const char* from = (const char*)(data + (long)t * (of_values ? a.value_words : a.words)) + 8 * h.head + piece;
-  uint32_t bits[8], halves[4];
+  uint32_t bits[8];
 #pragma unroll
   for (int p = 0; p < 8; p++) bits[p] = p < planes && t < a.seq ? load_byte(from + p * plane_bytes) : 0;
-#pragma unroll
-  for (int i = 0; i < 4; i++) halves[i] = 0x5c005c00;  // 256 + x is 0x5c00 + 4 x
-#pragma unroll
-  for (int p = 0; p < 8; p++)
-#pragma unroll
-    for (int i = 0; i < 4; i++) halves[i] |= ((bits[p] | bits[p] << 15) >> 2 * i & 0x10001) << (p + 2);
-  uint32_t middle = (0x5c00 + 2 * ((1 << planes) - 1)) * 0x10001;
-#pragma unroll
-  for (int i = 0; i < 4; i++) halves[i] = t < a.seq ? subtract_f16(halves[i], middle) : 0;
+  const Int4 none = {};
   HalfTile& tile = to[((long)blockIdx.z * gridDim.y + blockIdx.y) * (gridDim.x / 2) + blockIdx.x / 2];
-  *(Int4*)(tile.words + row * 32 + (piece ^ row % 8) * 4) =
-      Int4{(int)halves[0], (int)halves[1], (int)halves[2], (int)halves[3]};
+  *(Int4*)(tile.words + row * 32 + (piece ^ row % 8) * 4) = t < a.seq ? halved_integers(bits, planes) : none;
 }
 
 // Where a lane's keys lie in a tile of 16, from 2 t on.

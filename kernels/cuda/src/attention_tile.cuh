@@ -185,6 +185,23 @@ DEVICE int reach(const TileQueries& q, const float (&far)[2]) {
   return warp_min(first);
 }
 
+// Half of the integers behind eight channels, as float16: odd integers up to 255 are exact. planes: a byte of each.
+// 256 + x is 0x5c00 + 4 x.
+DEVICE Int4 halved_integers(const uint32_t (&planes)[8], int count) {
+  uint32_t words[4], middle = (0x5c00u + 2 * ((1 << count) - 1)) * 0x10001u;
+#pragma unroll
+  for (int i = 0; i < 4; i++) words[i] = 0x5c005c00u;
+#pragma unroll
+  for (int p = 0; p < 8; p++) {
+    uint32_t both = planes[p] | planes[p] << 15;  // bits 2 i and 2 i + 1 are 16 apart
+#pragma unroll
+    for (int i = 0; i < 4; i++) words[i] |= (both >> 2 * i & 0x10001u) << (p + 2);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) words[i] = subtract_f16(words[i], middle);
+  return {(int)words[0], (int)words[1], (int)words[2], (int)words[3]};
+}
+
 // ---- Products of tiles with ±1 ----
 
 // The lower 16 bits of two words as one word, or their upper 16 bits.
