@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"math"
 	"math/bits"
 
 	"bitnet1/kernels"
@@ -251,9 +250,7 @@ func (h *head) read(dst []uint64, pointers []int32, t int) {
 		h.findSurvivors(pointers, t)
 		h.readRanked(dst, pointers[:countSurvivors(pointers)])
 	default:
-		h.findSurvivors(pointers, t)
-		keys := pointers[:countSurvivors(pointers)]
-		h.readWeighted(dst, h.survivorWeights(keys, t), func(i int) int { return int(keys[i]) })
+		panic("no way to read values by attention of " + h.Kind.String())
 	}
 }
 
@@ -306,35 +303,6 @@ func (h *head) readOne(dst []uint64, u int) {
 	h.quantizeSums(dst)
 }
 
-// readWeighted writes the quantized Σ_i weights[i] * v[key(i)].
-func (h *head) readWeighted(dst []uint64, weights []float64, key func(i int) int) {
-	var sums [64]float64
-	for i := range h.words {
-		part := sums[:min(64, h.HeadDim-64*i)]
-		clear(part)
-		for j, p := range weights {
-			h.addValue(part, h.value(key(j))[i:], p)
-		}
-		for c, v := range part {
-			h.sums[64*i+c] = float32(v)
-		}
-	}
-	h.quantizeSums(dst)
-}
-
-// addValue adds weight times a value to sums, for the channels of the first word of the value's planes.
-func (h *head) addValue(sums []float64, value []uint64, weight float64) {
-	if h.valueRule == kernels.Sign() {
-		for c := range sums {
-			sums[c] += math.Copysign(weight, float64(int(value[0]>>c&1)*2-1))
-		}
-		return
-	}
-	for c := range sums {
-		sums[c] += float64(weight * float64(h.levels[levelAt(value, h.words, c)]))
-	}
-}
-
 // expandValue writes the value of key u.
 func (h *head) expandValue(dst []float32, u int) {
 	if h.valueRule == kernels.Sign() {
@@ -342,15 +310,6 @@ func (h *head) expandValue(dst []float32, u int) {
 		return
 	}
 	expandLevels(dst, h.value(u), h.words, 0, h.levels)
-}
-
-// levelAt is the index Σ_b 2^b of the bits of channel c of planes that are stride words apart.
-func levelAt(words []uint64, stride, c int) int {
-	index := 0
-	for b := 0; b*stride+c>>6 < len(words); b++ {
-		index |= int(words[b*stride+c>>6]>>(c&63)&1) << b
-	}
-	return index
 }
 
 // quantizeSums writes the planes of the quantized sums.
