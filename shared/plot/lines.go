@@ -191,12 +191,15 @@ func (ticks) Ticks(low, high float64) (all []plot.Tick) {
 	return all
 }
 
-// window is how many points of a long line are drawn.
-const window = 200
+// DrawnPoints is how many points of a long line are drawn, at least; twice as many at most.
+const DrawnPoints = 200
 
 // Averaged makes a long line short: a point is the mean of the points around it.
-func Averaged(all []Point) (short []Point) {
-	size := max(1, len(all)/window)
+func Averaged(all []Point) []Point { return AveragedTo(all, DrawnPoints) }
+
+// AveragedTo leaves about as many points as it is told, which must be one or more. Fewer points are less noise.
+func AveragedTo(all []Point, points int) (short []Point) {
+	size := max(1, len(all)/points)
 	for ; len(all) >= size && len(all) > 0; all = all[size:] {
 		var mean Point
 		for _, p := range all[:size] {

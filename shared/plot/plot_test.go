@@ -96,15 +96,18 @@ func TestLegendTakesLines(t *testing.T) {
 // What a long line shows are means; what is shown of losses begins after the first steps.
 func TestAveragedAndFalling(t *testing.T) {
 	var all []Point
-	for i := range 4 * window {
+	for i := range 4 * DrawnPoints {
 		all = append(all, Point{X: float64(i), Y: float64(i % 4)})
 	}
 	short := Averaged(all)
-	if len(short) != window || short[0] != (Point{1.5, 1.5}) {
-		t.Errorf("%d points, the first %v: want %d, and the mean of four", len(short), short[0], window)
+	if len(short) != DrawnPoints || short[0] != (Point{1.5, 1.5}) {
+		t.Errorf("%d points, the first %v: want %d, and the mean of four", len(short), short[0], DrawnPoints)
 	}
 	if few := Averaged(all[:3]); len(few) != 3 {
 		t.Errorf("%d of 3 points", len(few))
+	}
+	if two := AveragedTo(all, 2); len(two) != 2 || int(two[1].X) != 3*DrawnPoints-1 {
+		t.Errorf("%v: want the means of both halves", two)
 	}
 	losses := []Point{{0, 16}}
 	for i := 1; i < 100; i++ {
