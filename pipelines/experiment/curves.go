@@ -34,6 +34,8 @@ func curvesCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "log", Usage: "`LABEL=FILE` of a training log; give one flag for each"},
 			&cli.StringFlag{Name: "over", Value: overTokens, Usage: "draw losses over `WHAT`: tokens, or seconds of training"},
 			&cli.StringSliceFlag{Name: "speed", Usage: "`LABEL=TOKENS` a second of a log that has no times beside it"},
+			&cli.IntFlag{Name: "points", Value: plot.DrawnPoints,
+				Usage: "draw about `N` points of a long line, each the mean of the steps around it; fewer are less noise"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the comparison (default: made of a digest of the runs)"},
 			forceFlag(),
 			&cli.StringFlag{Name: "out", Usage: "output `DIR`ectory (default: experiments/NAME in the data directory)"},
@@ -50,7 +52,7 @@ func curvesCommand() *cli.Command {
 				return err
 			}
 			last := lastCheckpoints(all)
-			figure, err := picture(all, c.String("over"))
+			figure, err := picture(all, c.String("over"), c.Int("points"))
 			if err != nil {
 				return err
 			}
@@ -75,6 +77,9 @@ func chosenCurves(c *cli.Context, j journal.Journal) ([]curve, error) {
 	over := c.String("over")
 	if over != overTokens && over != overSeconds {
 		return nil, command.UsageError(fmt.Errorf("--over %s: use %s or %s", over, overTokens, overSeconds))
+	}
+	if n := c.Int("points"); n < 1 {
+		return nil, command.UsageError(fmt.Errorf("--points %d: use 1 or more", n))
 	}
 	all, err := readCurves(j, c.StringSlice("run"), programs(c))
 	if err == nil {
@@ -187,9 +192,9 @@ func everyStep(all []curve) table {
 	return t
 }
 
-// points are a run's training losses, averaged, and the validation losses of its checkpoints. A step whose time is not
-// known has no point over seconds.
-func (c curve) points() (training, validation []plot.Point) {
+// points are a run's training losses, averaged to about as many points as drawn, and the validation losses of its
+// checkpoints. A step whose time is not known has no point over seconds.
+func (c curve) points(drawn int) (training, validation []plot.Point) {
 	var steps []plot.Point
 	for _, line := range c.log {
 		switch l := line.(type) {
@@ -203,7 +208,7 @@ func (c curve) points() (training, validation []plot.Point) {
 			}
 		}
 	}
-	return plot.Averaged(steps), validation
+	return plot.AveragedTo(steps, drawn), validation
 }
 
 // at is where a step lies: seconds or millions of tokens from the first one.
@@ -216,7 +221,7 @@ func (c curve) at(step int, tokens int64) (x float64, known bool) {
 }
 
 // picture is that of all runs.
-func picture(all []curve, over string) (plot.Figure, error) {
+func picture(all []curve, over string, points int) (plot.Figure, error) {
 	f := plot.Lines{
 		X: plot.Axis{Label: map[string]string{
 			overTokens: "million tokens", overSeconds: "seconds of training",
@@ -224,7 +229,7 @@ func picture(all []curve, over string) (plot.Figure, error) {
 		Y: plot.Axis{Label: "loss in bits per token"},
 	}
 	for i, c := range all {
-		training, validation := c.points()
+		training, validation := c.points(points)
 		if len(training) == 0 {
 			return nil, stage.Permanentf("run %s has trained no step yet", c.label)
 		}

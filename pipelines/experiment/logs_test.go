@@ -42,6 +42,7 @@ func TestCurvesOfLogs(t *testing.T) {
 		"--over hours: use tokens or seconds":         {"--over", "hours"},
 		"--speed 'ours=TOKENS' gives tokens a second": {"--over", "seconds"},
 		"--speed ours=fast: write LABEL=TOKENS":       {"--over", "seconds", "--speed", "ours=fast"},
+		"--points 0: use 1 or more":                   {"--points", "0"},
 		"no --run and no --log has this label":        {"--over", "seconds", "--speed", "ours=5", "--speed", "v75=5"},
 	} {
 		if _, err := with(args...); err == nil || !strings.Contains(err.Error(), want) {
@@ -63,6 +64,7 @@ func TestPointsOverSeconds(t *testing.T) {
 `
 	timed := strings.Replace(plain, `"tokens":1000,`, `"tokens":1000,"seconds":7,`, 1) +
 		`{"event":"validation","step":13,"tokens":1300,"seconds":9,"train_bpc":6,"val_bpc":5}` + "\n"
+	drawn := plot.DrawnPoints
 	points := func(log, times string, speeds ...string) (training, validation []plot.Point) {
 		t.Helper()
 		write(t, path, log)
@@ -79,7 +81,7 @@ func TestPointsOverSeconds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return all[0].points()
+		return all[0].points(drawn)
 	}
 	check := func(name string, training, validation, wantTraining, wantValidation []plot.Point) {
 		t.Helper()
@@ -92,6 +94,10 @@ func TestPointsOverSeconds(t *testing.T) {
 	check("speed", training, validation, []plot.Point{{X: 2, Y: 8}, {X: 3, Y: 6}}, []plot.Point{{X: 2, Y: 7}})
 	training, validation = points(plain, times)
 	check("times", training, validation, []plot.Point{{X: 5, Y: 8}, {X: 6.25, Y: 6}}, []plot.Point{{X: 5, Y: 7}})
+	drawn = 1 // two steps become one point, of their means
+	training, validation = points(plain, times)
+	check("one point", training, validation, []plot.Point{{X: 5.625, Y: 7}}, []plot.Point{{X: 5, Y: 7}})
+	drawn = plot.DrawnPoints
 	training, validation = points(timed, times) // the log's own; a step without a time has no point
 	check("log", training, validation, []plot.Point{{X: 7, Y: 8}}, []plot.Point{{X: 7, Y: 7}, {X: 9, Y: 5}})
 }
