@@ -268,7 +268,7 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 func (d *Device) softmaxBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
 	perHead := ceilDiv(a.Seq, kDenseRows)
 	tiles := a.Batch * a.Heads * perHead
-	at, err := d.scratch("tiles of attention", tiles*(2*kDensePair+kDenseRows*kQueryStart+kQueryEnds+kQueryRange))
+	at, err := d.scratch("tiles of attention", tiles*(2*kDensePair+kDenseRows*kQueryStart+kQueryEnds+kQueryRange)+8)
 	if err != nil {
 		return err
 	}
@@ -280,10 +280,11 @@ func (d *Device) softmaxBackward(dqkv, dOut, pointers cu.DevicePtr, v attention,
 		queries: take(kDensePair), keys: take(kDensePair),
 		starts: take(kDenseRows * kQueryStart), ends: take(kQueryEnds), ranges: take(kQueryRange),
 	}
+	t.taken = at
 	if err := d.launch(grid(a.Heads, 2*perHead, a.Batch)).denseTiles(v, dOut, pointers, t); err != nil {
 		return err
 	}
-	l := d.launch(grid(perHead, a.Batch*a.Heads))
+	l := d.launch(grid(min(d.multiprocessors, ceilDiv(perHead, kDenseGroups)*a.Batch*a.Heads)))
 	if err := l.denseQueriesWgmma(v, t, dqkv); err != nil {
 		return err
 	}

@@ -105,8 +105,8 @@ var modules = []module{
 	}},
 	{"attention_dense_wgmma", "sm_90a", []kernel{
 		{timing.Operation{Name: "dense_tiles", Category: timing.Attention, Float: true}, 256, 0},
-		{timing.Operation{Name: "dense_queries_wgmma", Category: timing.Attention, Float: true}, 128, 69656},
-		{timing.Operation{Name: "dense_keys_wgmma", Category: timing.Attention, Float: true}, 128, 69656},
+		{timing.Operation{Name: "dense_queries_wgmma", Category: timing.Attention, Float: true}, 384, 175328},
+		{timing.Operation{Name: "dense_keys_wgmma", Category: timing.Attention, Float: true}, 384, 175328},
 	}},
 	{"attention_softmax", "sm_80", []kernel{
 		{timing.Operation{Name: "spread_heads", Category: timing.Attention}, 256, 0},
@@ -298,7 +298,13 @@ const (
 	kQueryEnds        = 768
 	kQueryRange       = 16
 	kLastKey          = 2147483647
-	kDenseShared      = 69656
+	kDenseGroups      = 2
+	kDenseStages      = 8
+	kDenseThreads     = 384
+	kDenseStage       = 17408
+	kDenseBuffers     = 10
+	kDensePass        = 32
+	kDenseShared      = 175328
 	kHalfTile         = 8192
 	kSoftmaxShared    = 58392
 	kFixedPer         = 4
@@ -414,10 +420,11 @@ type denseTiles struct {
 	starts  cu.DevicePtr
 	ends    cu.DevicePtr
 	ranges  cu.DevicePtr
+	taken   cu.DevicePtr // how many items of work blocks have taken, of the kernel for queries and of that for keys
 }
 
-// The PTX has a DenseTiles of 40 bytes.
-var _ [40]byte = [unsafe.Sizeof(denseTiles{})]byte{}
+// The PTX has a DenseTiles of 48 bytes.
+var _ [48]byte = [unsafe.Sizeof(denseTiles{})]byte{}
 
 // operand is struct Operand of the sources.
 type operand struct {

@@ -58,6 +58,7 @@ struct DenseTiles {
   QueryStart* starts;
   QueryEnds* ends;
   QueryRange* ranges;
+  int* taken;  // how many items of work blocks have taken, of the kernel for queries and of that for keys
 };
 
 static_assert(
@@ -115,6 +116,7 @@ void dense_tiles(const __grid_constant__ Attention a, const BFloat* dout, const 
   int tiles = ceil_div(a.seq, kDenseRows);
   long own = (long)h.index * tiles * kDenseRows + row;
   long at = own / 64 * kDensePair + row % 64 * 128 + 16 * (lane ^ row % 8);
+  if (own == 0 && lane == 0) to.taken[0] = to.taken[1] = 0;
   bool inside = row < a.seq;
   int t = min(row, a.seq - 1), u = pointers[h.query(t)];
   auto grad = load_eight(dout + ((h.row0 + t) * a.heads + h.head) * 64 + 8 * lane);
@@ -157,99 +159,194 @@ void dense_tiles(const __grid_constant__ Attention a, const BFloat* dout, const 
 }
 
 // ---- Passes over tiles ----
+//
+// Blocks stay: each takes items of work, a head's next kDenseGroups tiles, until there are none. A warpgroup has one of
+// these tiles as its own, and passes over the pairs of tiles that it needs of those that a warp of the block, the
+// producer, brings into a ring. The producer is ahead by a ring, which may be in the next items. Warpgroups wait for
+// nothing but full stages, so that one computes while another one begins or ends an item.
 
-// A block's shared memory: its own pair of tiles, and three stages of the pairs that it passes over.
+constexpr int kDenseGroups = 2, kDenseStages = 8, kDenseThreads = 128 * (kDenseGroups + 1);
+constexpr int kDenseStage = kDensePair + 1024;  // 1,024: room for QueryEnds, or for the starts of an own tile's queries
+constexpr int kDenseBuffers = kDenseGroups + kDenseStages;
+constexpr int kDensePass = 32;
+constexpr int kDenseShared = 1024 + kDenseBuffers * (kDenseStage + 16) + kDenseGroups * kDensePass;
+
+// What a warpgroup does for an item.
+struct alignas(16) DensePass {
+  int head, tile;           // head: -1 if there is no item left
+  int length, skip, count;  // of `length` pairs that the ring brings it skips some, and passes over the next `count`
+  int hidden, most;         // see DenseQueries and DenseKeys
+};
+static_assert(sizeof(DensePass) == kDensePass);
+
+// A block's shared memory: each warpgroup's own pair of tiles, the stages of the ring, two barriers for each of these,
+// and what warpgroups do. Stage n is that of the n-th pair that the block loads.
 struct DenseRing {
-  static constexpr int kStage = kDensePair + 1024;  // 1,024: room for QueryEnds
-  uint32_t own, barriers;
+  uint32_t base, barriers, passes;
   __device__ __forceinline__ explicit DenseRing(uint32_t memory)
-      : own((memory + 1023) / 1024 * 1024), barriers(own + kDensePair + 3 * kStage) {}
-  DEVICE_MEMBER uint32_t stage(int i) const { return own + kDensePair + i % 3 * kStage; }
-  DEVICE_MEMBER uint32_t ends(int i) const { return stage(i) + kDensePair; }
-  DEVICE_MEMBER uint32_t full(int i) const { return barriers + 8 * (i % 3); }
-  // A half of the first or the second tile of pair i, described.
-  DEVICE_MEMBER uint32_t half_tile(int i, int half, int second) const {
-    return described(stage(i)) + (second * kDenseTile + half * kDenseHalf) / 16;
+      : base((memory + 1023) / 1024 * 1024), barriers(base + kDenseBuffers * kDenseStage),
+        passes(barriers + 16 * kDenseBuffers) {}
+  DEVICE_MEMBER uint32_t own(int group) const { return base + group * kDenseStage; }
+  DEVICE_MEMBER uint32_t stage(int n) const { return own(kDenseGroups + n % kDenseStages); }
+  DEVICE_MEMBER uint32_t ends(int n) const { return stage(n) + kDensePair; }
+  DEVICE_MEMBER uint32_t own_full(int group) const { return barriers + 16 * group; }
+  DEVICE_MEMBER uint32_t full(int n) const { return own_full(kDenseGroups + n % kDenseStages); }
+  DEVICE_MEMBER static uint32_t empty(uint32_t full) { return full + 8; }
+  DEVICE_MEMBER uint32_t pass(int group) const { return passes + kDensePass * group; }
+  // A half of the first or the second tile of a stage, described.
+  DEVICE_MEMBER uint32_t half_tile(int n, int half, int second) const {
+    return described(stage(n)) + (second * kDenseTile + half * kDenseHalf) / 16;
   }
   DEVICE_MEMBER void init() const {
 #pragma unroll
-    for (int i = 0; i < 3; i++) barrier_init(full(i), 1);
+    for (int i = 0; i < kDenseBuffers; i++) {
+      barrier_init(own_full(i), 1);
+      barrier_init(empty(own_full(i)), i < kDenseGroups ? 4 : 4 * kDenseGroups);  // warps
+    }
     barrier_init_fence();
   }
-  DEVICE_MEMBER void wait(int i) const { barrier_wait(full(i), i / 3 % 2); }
+  DEVICE_MEMBER void wait(int n) const { barrier_wait(full(n), n / kDenseStages % 2); }
+  // The warp is done with what this barrier announced.
+  DEVICE_MEMBER static void release(uint32_t full) {
+    warp_sync();
+    if (threadIdx.x % 32 == 0) barrier_arrive(empty(full));
+  }
 };
-constexpr int kDenseShared = 1024 + kDensePair + 3 * (kDensePair + 1024) + 24;
 
-// What a block does with half a pair of tiles. The products of the next half run under its arithmetic, and its own
-// products under the arithmetic of the next half.
-template <class Rows> DEVICE void step(const DenseRing& ring, Rows& rows, int i, int half, float (&scores)[16],
+// The number of the next item.
+DEVICE int take(int* taken) {
+  int item;
+  asm volatile("atom.global.add.s32 %0, [%1], 1;" : "=r"(item) : "l"(taken) : "memory");
+  return item;
+}
+
+// The warp that loads. Long items come first: slopes fall from head to head.
+template <class Rows> DEVICE void produce(const Attention& a, const DenseTiles& tiles, const DenseRing& ring) {
+  int lane = threadIdx.x % 32, per_head = ceil_div(a.seq, kDenseRows), groups = ceil_div(per_head, kDenseGroups);
+  int items = groups * a.batch * a.heads, n = 0, coming = 0;
+  int* taken = tiles.taken + Rows::kKernel;
+  if (lane == 0) coming = take(taken);
+  for (int k = 0;; k++) {
+    int item = shuffle(coming, 0), place = item % groups, sequence = item / groups % a.batch;
+    int head = sequence * a.heads + a.heads - 1 - item / groups / a.batch;
+    bool done = item >= items;
+    DensePass passes[kDenseGroups] = {};
+    int from = done ? 0 : Rows::plan(tiles, head, place, per_head, passes);
+    if (lane == 0 && !done) coming = take(taken);
+    long tile0 = (long)head * per_head;
+#pragma unroll
+    for (int g = 0; g < kDenseGroups; g++) {
+      uint32_t full = ring.own_full(g);
+      barrier_wait(ring.empty(full), k % 2 ^ 1);
+      if (lane == 0) {
+        const DensePass& p = passes[g];
+        store_shared(ring.pass(g), Int4{done ? -1 : head, p.tile, p.length, p.skip});
+        store_shared(ring.pass(g) + 16, Int4{p.count, p.hidden, p.most, 0});
+        if (done) barrier_arrive(full);
+        else Rows::load_own(tiles, tile0 + p.tile, ring.own(g), full);
+      }
+    }
+    if (done) break;
+    for (int i = 0; i < passes[0].length; i++, n++) {
+      barrier_wait(ring.empty(ring.full(n)), n / kDenseStages % 2 ^ 1);
+      if (lane == 0) Rows::load(tiles, tile0 + from + i * Rows::kDirection, ring.stage(n), ring.full(n));
+    }
+  }
+}
+
+// What a warpgroup does with half a pair of tiles. The products of the next half run under its arithmetic, and its own
+// products under the arithmetic of the next half. i counts the pairs of this pass, n those of the block.
+template <class Rows> DEVICE void step(Rows& rows, int i, int n, int next, int half, float (&scores)[16],
     float (&d)[16], float (&next_scores)[16], float (&next_d)[16]) {
-  rows.weigh(i, half, scores);
+  rows.weigh(i, n, half, scores);
   fence_sums(scores);  // the compiler computes them before it waits for the products of the half before
   wgmma_wait<0>();
-  if (half == 0) block_sync();  // all are done with the pair before
-  if (half == 0 && threadIdx.x == 0 && i > 0 && i + 2 < rows.count) rows.load(i + 2);
-  rows.start(min(i + half, rows.count - 1), 1 - half, next_scores, next_d);
-  rows.multiply(i, half, scores, d);
+  if (half == 0 && i > 0) rows.ring.release(rows.ring.full(n - 1));
+  rows.start(next, 1 - half, next_scores, next_d);
+  rows.multiply(n, half, scores, d);
   wgmma_commit();
   wgmma_wait<1>();  // for the next half's scores: its own products go on
   fence_sums(next_scores), fence_sums(next_d);
 }
-template <class Rows> DEVICE void pass_over_tiles(const DenseRing& ring, Rows& rows) {
-  if (threadIdx.x == 0) ring.init(), rows.load(0);
-  rows.begin();
-  if (threadIdx.x == 0 && rows.count > 1) rows.load(1);  // a loop would make ptxas forget that what it loops over is
-  if (threadIdx.x == 0 && rows.count > 2) rows.load(2);  // the same for all lanes
-  block_sync();
-  fence_sums(rows.sums), fence_sums(rows.other_sums);  // zero before a product starts
+// n: the stage of the first pair.
+template <class Rows> DEVICE void pass_over_tiles(Rows& rows, int n) {
   float x0[16], d0[16], x1[16], d1[16];
-  rows.hold();
-  rows.start(0, 0, x0, d0);
+  int count = rows.pass.count;
+  fence_sums(rows.sums), fence_sums(rows.other_sums);  // zero before a product starts
+  rows.start(n, 0, x0, d0);
   wgmma_wait<0>();
   fence_sums(x0), fence_sums(d0);
-  for (int i = 0; i < rows.count; i++) {
-    step(ring, rows, i, 0, x0, d0, x1, d1);
-    step(ring, rows, i, 1, x1, d1, x0, d0);
+  for (int i = 0; i < count; i++, n++) {
+    step(rows, i, n, n, 0, x0, d0, x1, d1);
+    step(rows, i, n, i + 1 < count ? n + 1 : n, 1, x1, d1, x0, d0);
   }
   wgmma_wait<0>();
   fence_sums(rows.sums), fence_sums(rows.other_sums);
+  rows.ring.release(rows.ring.full(n - 1));
 }
 
-// The rows of a lane in its block's tile are `row` and row + 8. kHeld: the own tiles are held in registers.
-template <bool kHeld> struct DenseBlock {
+// Passes over pairs that others need.
+DEVICE void skip(const DenseRing& ring, int n, int count) {
+  for (int i = 0; i < count; i++) ring.wait(n + i), ring.release(ring.full(n + i));
+}
+template <class Rows>
+DEVICE void consume(const Attention& a, const DenseTiles& tiles, const DenseRing& ring, int group, BFloat* dqkv) {
+  for (int k = 0, n = 0;; k++) {
+    barrier_wait(ring.own_full(group), k % 2);
+    Int4 x = load_shared(ring.pass(group)), y = load_shared(ring.pass(group) + 16);
+    DensePass pass{x.x, x.y, warp_uniform(x.z), warp_uniform(x.w), warp_uniform(y.x), y.y, y.z};
+    if (warp_uniform(pass.head) < 0) return;
+    Rows rows(a, tiles, ring, pass, group);
+    skip(ring, n, pass.skip);
+    if (pass.count > 0) pass_over_tiles(rows, n + pass.skip);
+    skip(ring, n + pass.skip + pass.count, pass.length - pass.skip - pass.count);
+    if (pass.count > 0) rows.finish(dqkv);
+    n += pass.length;
+  }
+}
+template <class Rows>
+DEVICE void dense_block(const Attention& a, const DenseTiles& tiles, const void* memory, BFloat* dqkv) {
+  DenseRing ring(shared_address(memory));
+  if (threadIdx.x == 0) ring.init();
+  block_sync();
+  int group = warp_uniform(threadIdx.x / 128);
+  if (group == kDenseGroups) {
+    give_registers<40>();
+    if (threadIdx.x / 32 == 4 * kDenseGroups) produce<Rows>(a, tiles, ring);
+  } else {
+    take_registers<232>();
+    consume<Rows>(a, tiles, ring, group, dqkv);
+  }
+}
+
+// A lane's rows of its warpgroup's own tile are `row` and row + 8. Own tiles are held in registers.
+struct DenseRows {
   const Attention& a;
   const DenseTiles& tiles;
   DenseRing ring;
+  DensePass pass;
   Head h;
-  int tile, row, count;  // count: of the pairs of tiles that the block passes over
-  long tile0;            // the head's first
+  int tile, row;
   float slope, sharpness;
   float sums[32] = {}, other_sums[32] = {};
   HeldTile own, other_own;
 
-  __device__ __forceinline__ DenseBlock(const Attention& a, const DenseTiles& tiles, const void* memory, int tile)
-      : a(a), tiles(tiles), ring(shared_address(memory)), h(a, blockIdx.y), tile(tile),
-        row(64 * tile + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4), tile0((long)blockIdx.y * gridDim.x),
-        slope((float)h.slope * kLog2E), sharpness(4 * a.query_unit * a.scale * kLog2E) {}
+  __device__ __forceinline__ DenseRows(
+      const Attention& a, const DenseTiles& tiles, const DenseRing& ring, const DensePass& pass, int group)
+      : a(a), tiles(tiles), ring(ring), pass(pass), h(a, pass.head), tile(pass.tile),
+        row(64 * tile + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4), slope((float)h.slope * kLog2E),
+        sharpness(4 * a.query_unit * a.scale * kLog2E) {
+    own.load(ring.own(group)), other_own.load(ring.own(group) + kDenseTile);
+  }
   // The first of two neighbouring columns of a lane in half a tile.
   DEVICE_MEMBER static int column() { return 2 * (threadIdx.x % 4); }
 
-  DEVICE_MEMBER void hold() {
-    if (!kHeld) return;
-    ring.wait(0);
-    own.load(ring.own), other_own.load(ring.own + kDenseTile);
-  }
-  // Starts the products of the own tiles with a half of pair i.
-  DEVICE_MEMBER void start(int i, int half, float (&scores)[16], float (&d)[16]) const {
-    if (half == 0) ring.wait(i);
+  // Starts the products of the own tiles with a half of pair n.
+  DEVICE_MEMBER void start(int n, int half, float (&scores)[16], float (&d)[16]) const {
+    if (half == 0) ring.wait(n);
     wgmma_fence();
-    if constexpr (kHeld) {
-      multiply_rows(scores, own, ring.half_tile(i, half, 0));
-      multiply_rows(d, other_own, ring.half_tile(i, half, 1));
-    } else {
-      multiply_rows(scores, described(ring.own), ring.half_tile(i, half, 0));
-      multiply_rows(d, described(ring.own) + kDenseTile / 16, ring.half_tile(i, half, 1));
-    }
+    multiply_rows(scores, own, ring.half_tile(n, half, 0));
+    multiply_rows(d, other_own, ring.half_tile(n, half, 1));
     wgmma_commit();
   }
 
@@ -267,43 +364,63 @@ template <bool kHeld> struct DenseBlock {
   }
 };
 
-// A block of queries. sums are Σ w e k and other_sums Σ w k. Weights are scaled by 2^(8 - planes), so that less of w e
-// is below float16's normal numbers: |e| is less than 2^(7 + planes). The own tiles stay in shared memory: with them in
-// registers two blocks would fit on a multiprocessor, not three.
-struct DenseQueries : DenseBlock<false> {
-  const QueryStart* starts;  // of the head
-  int latest;                // the largest first key of the block's queries
+// A tile of queries. sums are Σ w e k and other_sums Σ w k. Weights are scaled by 2^(8 - planes), so that less of w e is
+// below float16's normal numbers: |e| is less than 2^(7 + planes). hidden is the largest first key of the queries.
+struct DenseQueries : DenseRows {
+  static constexpr int kKernel = 0, kDirection = -1;  // pairs come from the last to the first
+  int first[2], exponent[2];                          // of do
   float shift[2], reference[2], sum[2] = {}, mean[2] = {};
 
-  __device__ __forceinline__ DenseQueries(const Attention& a, const DenseTiles& tiles, const void* memory, int tile)
-      : DenseBlock(a, tiles, memory, tile), starts(tiles.starts + tile0 * 64) {}
-  DEVICE_MEMBER void begin() {
-    QueryRange range(starts + 64 * tile);
-    count = tile - range.first / 64 + 1, latest = range.last;
+  __device__ __forceinline__ DenseQueries(
+      const Attention& a, const DenseTiles& tiles, const DenseRing& ring, const DensePass& pass, int group)
+      : DenseRows(a, tiles, ring, pass, group) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      QueryStart s = starts[row + 8 * r];
-      shift[r] = s.shift + (float)(8 - a.value_planes), reference[r] = s.reference;
+      Int4 s = load_shared(ring.own(group) + kDensePair + (row % 64 + 8 * r) * kQueryStart);
+      shift[r] = as_float(s.x) + (float)(8 - a.value_planes), reference[r] = as_float(s.y);
+      exponent[r] = s.z, first[r] = s.w;
     }
+    ring.release(ring.own_full(group));
   }
-  DEVICE_MEMBER void load(int i) const {
-    long from = (tile0 + tile - i) * kDensePair;
-    barrier_arrive_expect(ring.full(i), (i == 0 ? 2 : 1) * kDensePair);
-    copy_bytes(ring.stage(i), tiles.keys + from, ring.full(i), kDensePair);
-    if (i == 0) copy_bytes(ring.own, tiles.queries + from, ring.full(i), kDensePair);
+  // Finds what warpgroups do, and the first tile that comes. The last queries' items are the longest.
+  DEVICE_MEMBER static int plan(
+      const DenseTiles& tiles, int head, int place, int per_head, DensePass (&passes)[kDenseGroups]) {
+    int from = (ceil_div(per_head, kDenseGroups) - 1 - place) * kDenseGroups, top = min(from + kDenseGroups, per_head) - 1;
+    int lowest = top;
+#pragma unroll
+    for (int g = 0; g < kDenseGroups; g++) {
+      int tile = min(from + g, top);
+      long at = (long)head * per_head + tile;
+      QueryRange range(tiles.starts + at * kDenseRows);
+      if (threadIdx.x % 32 == 0) tiles.ranges[at] = range;
+      int first = range.first / kDenseRows;
+      passes[g] = {head, tile, 0, top - tile, from + g > top ? 0 : tile - first + 1, range.last, 0};
+      lowest = min(lowest, first);
+    }
+#pragma unroll
+    for (int g = 0; g < kDenseGroups; g++) passes[g].length = top - lowest + 1;
+    return top;
+  }
+  DEVICE_MEMBER static void load_own(const DenseTiles& tiles, long at, uint32_t to, uint32_t full) {
+    barrier_arrive_expect(full, kDensePair + kDenseRows * kQueryStart);
+    copy_bytes(to, tiles.queries + at * kDensePair, full, kDensePair);
+    copy_bytes(to + kDensePair, tiles.starts + at * kDenseRows, full, kDenseRows * kQueryStart);
+  }
+  DEVICE_MEMBER static void load(const DenseTiles& tiles, long at, uint32_t to, uint32_t full) {
+    barrier_arrive_expect(full, kDensePair);
+    copy_bytes(to, tiles.keys + at * kDensePair, full, kDensePair);
   }
   // Scores of later keys, and of those before the first, become kNever.
   DEVICE_MEMBER void hide(int from, float (&w)[16]) const {
-    int first[2] = {starts[row].first, starts[row + 8].first};
 #pragma unroll
     for (int j = 0; j < 16; j++) {
       int u = from + j / 4 * 8 + j % 2, r = j / 2 % 2;
       w[j] = ((u > row + 8 * r) | (u < first[r])) ? kNever : w[j];
     }
   }
-  DEVICE_MEMBER void weigh(int i, int half, float (&w)[16]) {
+  DEVICE_MEMBER void weigh(int i, int, int half, float (&w)[16]) {
     int from = 64 * (tile - i) + 32 * half + column();
-    if (i == 0 || 64 * (tile - i) < latest) hide(from, w);
+    if (i == 0 || 64 * (tile - i) < pass.hidden) hide(from, w);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       float base = __builtin_fmaf(-slope, (float)(row + 8 * r - from), shift[r]);
@@ -314,7 +431,7 @@ struct DenseQueries : DenseBlock<false> {
       }
     }
   }
-  DEVICE_MEMBER void multiply(int i, int half, const float (&w)[16], float (&d)[16]) {
+  DEVICE_MEMBER void multiply(int n, int half, const float (&w)[16], float (&d)[16]) {
 #pragma unroll
     for (int j = 0; j < 16; j++) {
       int r = j / 2 % 2;
@@ -323,8 +440,8 @@ struct DenseQueries : DenseBlock<false> {
     }
     SplitRows slopes(d), weights(w);
     wgmma_fence();
-    slopes.multiply<true>(sums, ring.half_tile(i, half, 0));
-    weights.multiply<true>(other_sums, ring.half_tile(i, half, 0));
+    slopes.multiply<true>(sums, ring.half_tile(n, half, 0));
+    weights.multiply<true>(other_sums, ring.half_tile(n, half, 0));
   }
   // Writes dq and what keys need of the queries.
   DEVICE_MEMBER void finish(BFloat* dqkv) {
@@ -335,69 +452,84 @@ struct DenseQueries : DenseBlock<false> {
       for (int mask = 1; mask < 4; mask *= 2)
         sum[r] += shuffle_xor(sum[r], mask), mean[r] += shuffle_xor(mean[r], mask);
       mean[r] /= sum[r];
-      int t = row + 8 * r, exponent = starts[t].exponent;
-      factor[r] = 4 * a.value_unit * a.scale / sum[r] * power_of_two(exponent);
-      float p = shift[r] - log2_fast(sum[r]) + (float)exponent - slope * (float)(t % 64);
-      QueryEnds& ends = tiles.ends[tile0 + tile];
+      int t = row + 8 * r;
+      factor[r] = 4 * a.value_unit * a.scale / sum[r] * power_of_two(exponent[r]);
+      float p = shift[r] - log2_fast(sum[r]) + (float)exponent[r] - slope * (float)(t % 64);
+      QueryEnds& ends = tiles.ends[(long)h.index * ceil_div(a.seq, kDenseRows) + tile];
       if (column() == 0) {
         ends.rows[t % 64] = t < a.seq ? QueryEnd{p, reference[r] + mean[r]} : QueryEnd{kNever, 0};
-        ends.first[t % 64] = starts[t].first;
+        ends.first[t % 64] = first[r];
       }
     }
 #pragma unroll
     for (int j = 0; j < 32; j++) sums[j] -= mean[j / 2 % 2] * other_sums[j];
     write(dqkv, 0, sums, factor);
-    QueryRange range(starts + 64 * tile);  // once more: it would have taken registers
-    if (threadIdx.x == 0) tiles.ranges[tile0 + tile] = range;
   }
 };
 
-// Computes dq and what keys need of queries. A block has 64 queries, a warp 16; they pass over tiles of 64 keys, from
-// their own to the first. The mean m of e_u = d_u - d_best is known only at the end, so two sums over keys are kept: dq
-// = factor * (Σ w e k - m Σ w k). In a query with one strong key nearly everything large cancels exactly. Grid: x
-// queries / 64, the last queries first, y heads.
-KERNEL(attention float shared(kDenseShared), 128, 3)
+// Computes dq and what keys need of queries, and of tiles of them. Warpgroups have 64 queries, a warp 16; they pass over
+// tiles of 64 keys, from their own to the first. The mean m of e_u = d_u - d_best is known only at the end, so two sums
+// over keys are kept: dq = factor * (Σ w e k - m Σ w k). In a query with one strong key nearly everything large cancels
+// exactly. Grid: as many blocks as fit.
+KERNEL(attention float shared(kDenseShared), kDenseThreads, 1)
 void dense_queries_wgmma(
     const __grid_constant__ Attention a, const __grid_constant__ DenseTiles tiles, BFloat* dqkv) {
   extern __shared__ char memory[];
-  DenseQueries queries(a, tiles, memory, gridDim.x - 1 - blockIdx.x);
-  pass_over_tiles(queries.ring, queries);
-  queries.finish(dqkv);
+  dense_block<DenseQueries>(a, tiles, memory, dqkv);
 }
 
-// A block of keys. sums are dv and other_sums dk, both in float16's range: p is scaled by 2^15, and ds by as much as
-// float16 holds, for |d - mean| is less than 2^(7 + planes). `most` is the largest exponent of the queries' do.
-struct DenseKeys : DenseBlock<true> {
-  int hidden, most;  // hidden: from that tile on, queries do not read all of these keys
+// A tile of keys. sums are dv and other_sums dk, both in float16's range: p is scaled by 2^15, and ds by as much as
+// float16 holds, for |d - mean| is less than 2^(7 + planes). most is the largest exponent of the queries' do; from tile
+// `hidden` on queries do not read all of these keys.
+struct DenseKeys : DenseRows {
+  static constexpr int kKernel = 1, kDirection = 1;
   float narrow;
   float means[8];  // of a lane's columns
 
-  __device__ __forceinline__ DenseKeys(const Attention& a, const DenseTiles& tiles, const void* memory, int tile)
-      : DenseBlock(a, tiles, memory, tile), narrow(power_of_two(-5 - a.value_planes)) {}
-  DEVICE_MEMBER void begin() {
-    const QueryRange* ranges = tiles.ranges + tile0;
-    int last = tile, from = kLastKey, exponent = -126, lane = threadIdx.x % 32;
-    for (int i = tile + lane; i < gridDim.x; i += 32) {
-      if (ranges[i].first < 64 * tile + 64) last = i;
-      if (ranges[i].last > 64 * tile) from = min(from, i);
-    }
-    last = warp_max(last), hidden = warp_min(from);
-    for (int i = tile + lane; i <= last; i += 32) exponent = max(exponent, ranges[i].exponent);
-    most = warp_max(exponent), count = last - tile + 1;
+  __device__ __forceinline__ DenseKeys(
+      const Attention& a, const DenseTiles& tiles, const DenseRing& ring, const DensePass& pass, int group)
+      : DenseRows(a, tiles, ring, pass, group), narrow(power_of_two(-5 - a.value_planes)) {
+    ring.release(ring.own_full(group));
   }
-  DEVICE_MEMBER void load(int i) const {
-    long at = tile0 + tile + i;
-    barrier_arrive_expect(ring.full(i), (i == 0 ? 2 : 1) * kDensePair + kQueryEnds);
-    copy_bytes(ring.stage(i), tiles.queries + at * kDensePair, ring.full(i), kDensePair);
-    copy_bytes(ring.ends(i), tiles.ends + at, ring.full(i), kQueryEnds);
-    if (i == 0) copy_bytes(ring.own, tiles.keys + at * kDensePair, ring.full(i), kDensePair);
+  // See DenseQueries. The first keys' items are the longest.
+  DEVICE_MEMBER static int plan(
+      const DenseTiles& tiles, int head, int place, int per_head, DensePass (&passes)[kDenseGroups]) {
+    const QueryRange* ranges = tiles.ranges + (long)head * per_head;
+    int first = place * kDenseGroups, end = first, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int g = 0; g < kDenseGroups; g++) {
+      int tile = min(first + g, per_head - 1), last = tile, hidden = kLastKey, most = -126;
+      for (int i = tile + lane; i < per_head; i += 32) {
+        if (ranges[i].first < 64 * tile + 64) last = i;
+        if (ranges[i].last > 64 * tile) hidden = min(hidden, i);
+      }
+      last = warp_max(last);
+      for (int i = tile + lane; i <= last; i += 32) most = max(most, ranges[i].exponent);
+      passes[g] = {head, tile, 0, g, first + g < per_head ? last - tile + 1 : 0, warp_min(hidden), warp_max(most)};
+      end = max(end, last);
+    }
+#pragma unroll
+    for (int g = 0; g < kDenseGroups; g++) {
+      passes[g].length = end - first + 1;
+      if (passes[g].count == 0) passes[g].skip = 0;
+    }
+    return first;
+  }
+  DEVICE_MEMBER static void load_own(const DenseTiles& tiles, long at, uint32_t to, uint32_t full) {
+    barrier_arrive_expect(full, kDensePair);
+    copy_bytes(to, tiles.keys + at * kDensePair, full, kDensePair);
+  }
+  DEVICE_MEMBER static void load(const DenseTiles& tiles, long at, uint32_t to, uint32_t full) {
+    barrier_arrive_expect(full, kDensePair + kQueryEnds);
+    copy_bytes(to, tiles.queries + at * kDensePair, full, kDensePair);
+    copy_bytes(to + kDensePair, tiles.ends + at, full, kQueryEnds);
   }
   // Scores of earlier queries, and of those that begin to read later, become kNever.
-  DEVICE_MEMBER void hide(int i, int half, float (&p)[16]) const {
+  DEVICE_MEMBER void hide(int i, int n, int half, float (&p)[16]) const {
 #pragma unroll
     for (int c = 0; c < 8; c++) {
       int column = 32 * half + c / 2 * 8 + this->column() + c % 2, t = 64 * (tile + i) + column;
-      int first = (int)load_shared_word(ring.ends(i) + kDenseRows * (int)sizeof(QueryEnd) + 4 * column);
+      int first = (int)load_shared_word(ring.ends(n) + kDenseRows * (int)sizeof(QueryEnd) + 4 * column);
 #pragma unroll
       for (int r = 0; r < 2; r++) {
         float& x = p[c / 2 * 4 + 2 * r + c % 2];
@@ -405,15 +537,15 @@ struct DenseKeys : DenseBlock<true> {
       }
     }
   }
-  DEVICE_MEMBER void weigh(int i, int half, float (&p)[16]) {
-    if (i == 0 || tile + i >= hidden) hide(i, half, p);
+  DEVICE_MEMBER void weigh(int i, int n, int half, float (&p)[16]) {
+    if (i == 0 || tile + i >= pass.hidden) hide(i, n, half, p);
     float base[2];
 #pragma unroll
     for (int r = 0; r < 2; r++)
-      base[r] = __builtin_fmaf(slope, (float)(row + 8 * r - 64 * (tile + i)), (float)(15 - most));
+      base[r] = __builtin_fmaf(slope, (float)(row + 8 * r - 64 * (tile + i)), (float)(15 - pass.most));
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-      Int4 two = load_shared(ring.ends(i) + (int)sizeof(QueryEnd) * (32 * half + 8 * c + column()));
+      Int4 two = load_shared(ring.ends(n) + (int)sizeof(QueryEnd) * (32 * half + 8 * c + column()));
       means[2 * c] = -narrow * as_float(two.y), means[2 * c + 1] = -narrow * as_float(two.w);
 #pragma unroll
       for (int r = 0; r < 2; r++) {
@@ -423,30 +555,28 @@ struct DenseKeys : DenseBlock<true> {
       }
     }
   }
-  DEVICE_MEMBER void multiply(int i, int half, const float (&p)[16], float (&d)[16]) {
+  DEVICE_MEMBER void multiply(int n, int half, const float (&p)[16], float (&d)[16]) {
 #pragma unroll
     for (int j = 0; j < 16; j++) d[j] = p[j] * __builtin_fmaf(d[j], narrow, means[j / 4 * 2 + j % 2]);
     SplitRows weights(p), slopes(d);
     wgmma_fence();
-    weights.multiply<true>(sums, ring.half_tile(i, half, 1));
-    slopes.multiply<true>(other_sums, ring.half_tile(i, half, 0));
+    weights.multiply<true>(sums, ring.half_tile(n, half, 1));
+    slopes.multiply<true>(other_sums, ring.half_tile(n, half, 0));
   }
   DEVICE_MEMBER void finish(BFloat* dqkv) {
     float unit = 4 * a.query_unit * a.value_unit * a.scale * power_of_two(a.value_planes - 10);
 #pragma unroll
     for (int j = 0; j < 32; j++) sums[j] *= 0x1p-15f, other_sums[j] *= unit;
-    float factor[2] = {power_of_two(most), power_of_two(most)};
+    float factor[2] = {power_of_two(pass.most), power_of_two(pass.most)};
     write(dqkv, 1, other_sums, factor);
     write(dqkv, 2, sums, factor);
   }
 };
 
-// Computes dk and dv. A block has 64 keys, a warp 16; they pass over tiles of 64 queries in the queries' order. Grid: x
-// keys / 64, y heads.
-KERNEL(attention float shared(kDenseShared), 128, 2)
+// Computes dk and dv. Warpgroups have 64 keys, a warp 16; they pass over tiles of 64 queries in the queries' order. Grid:
+// as many blocks as fit.
+KERNEL(attention float shared(kDenseShared), kDenseThreads, 1)
 void dense_keys_wgmma(const __grid_constant__ Attention a, const __grid_constant__ DenseTiles tiles, BFloat* dqkv) {
   extern __shared__ char memory[];
-  DenseKeys keys(a, tiles, memory, blockIdx.x);
-  pass_over_tiles(keys.ring, keys);
-  keys.finish(dqkv);
+  dense_block<DenseKeys>(a, tiles, memory, dqkv);
 }

@@ -84,7 +84,7 @@ DEVICE void multiply_rows(float (&d)[16], uint32_t a, uint32_t b) {
 struct HeldTile {
   uint32_t columns[4][4];  // of 16 channels
   DEVICE_MEMBER void load(uint32_t tile) {
-    int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+    int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
 #pragma unroll
     for (int j = 0; j < 16; j++) {
       int piece = j / 4 * 2 + j / 2 % 2, r = row + 8 * (j % 2);
