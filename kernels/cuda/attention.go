@@ -100,27 +100,31 @@ func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention,
 		tensors = 3
 	}
 	tensor := heads * tiles * halfTile
-	values, err := d.scratch("values, keys and queries in tiles", tensors*tensor)
+	values, err := d.scratch("values, keys and queries in tiles", tensors*tensor+4)
 	if err != nil {
 		return err
 	}
 	keys, queries := values+cu.DevicePtr(tensor), values+cu.DevicePtr(2*tensor)
-	if err := d.launch(grid(2*tiles, heads, tensors)).spreadHeads(v, values); err != nil {
+	taken := values + cu.DevicePtr(tensors*tensor)
+	if err := d.launch(grid(2*tiles, heads, tensors)).spreadHeads(v, values, taken); err != nil {
 		return err
 	}
 	unsure, err := d.scratch("channels to settle", 8*heads*a.Seq)
 	if err != nil {
 		return err
 	}
-	kernel := either(levels, launch.attendSoftmax64QueryLevels, launch.attendSoftmax64)
-	switch {
-	case d.hopper:
-		kernel = launch.attendSoftmaxWgmma
-	case a.Starts != nil:
-		kernel = either(levels, launch.attendSoftmax64QueryLevelsSeparate, launch.attendSoftmax64Separate)
+	l := d.launch(grid(tiles, heads))
+	if d.hopper {
+		l = d.launch(grid(min(d.multiprocessors, ceilDiv(tiles, kSoftmaxGroups)*heads)))
+		err = l.attendSoftmaxWgmma(v, queries, keys, values, taken, to.data, to.popcounts, pointers, unsure, to.bits,
+			to.planeBytes/4)
+	} else {
+		kernel := either(levels, launch.attendSoftmax64QueryLevels, launch.attendSoftmax64)
+		if a.Starts != nil {
+			kernel = either(levels, launch.attendSoftmax64QueryLevelsSeparate, launch.attendSoftmax64Separate)
+		}
+		err = kernel(l, v, queries, keys, values, to.data, to.popcounts, pointers, unsure, to.bits, to.planeBytes/4)
 	}
-	err = kernel(d.launch(grid(tiles, heads)), v, queries, keys, values, to.data, to.popcounts, pointers, unsure, to.bits,
-		to.planeBytes/4)
 	if err != nil {
 		return err
 	}

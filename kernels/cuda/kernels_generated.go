@@ -117,7 +117,7 @@ var modules = []module{
 		{timing.Operation{Name: "attend_softmax_64_query_levels_separate", Category: timing.Attention, Float: true}, 128, 0},
 	}},
 	{"attention_softmax_wgmma", "sm_90a", []kernel{
-		{timing.Operation{Name: "attend_softmax_wgmma", Category: timing.Attention, Float: true}, 128, 58392},
+		{timing.Operation{Name: "attend_softmax_wgmma", Category: timing.Attention, Float: true}, 512, 181720},
 	}},
 	{"fixed", "sm_80", []kernel{
 		{timing.Operation{Name: "add_fixed", Category: timing.Rounding}, 256, 0},
@@ -306,7 +306,13 @@ const (
 	kDensePass        = 32
 	kDenseShared      = 175328
 	kHalfTile         = 8192
-	kSoftmaxShared    = 58392
+	kLastItem         = 2147483647
+	kSoftmaxGroups    = 3
+	kSoftmaxStages    = 8
+	kSoftmaxThreads   = 512
+	kSoftmaxBuffers   = 14
+	kSoftmaxTiles     = 180224
+	kSoftmaxShared    = 181720
 	kFixedPer         = 4
 	kFixedStep        = 256
 	kSide             = 64
@@ -1244,8 +1250,8 @@ func (l launch) denseKeysWgmma(a attention, tiles denseTiles, dqkv cu.DevicePtr)
 
 // ---- attention_softmax.cu ----
 
-func (l launch) spreadHeads(a attention, to cu.DevicePtr) error {
-	return l.queue("spread_heads", argument(a), argument(to))
+func (l launch) spreadHeads(a attention, to, taken cu.DevicePtr) error {
+	return l.queue("spread_heads", argument(a), argument(to), argument(taken))
 }
 
 func (l launch) settleSoftmax(a attention, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
@@ -1270,8 +1276,8 @@ func (l launch) attendSoftmax64QueryLevelsSeparate(a attention, queries, keys, v
 
 // ---- attention_softmax_wgmma.cu ----
 
-func (l launch) attendSoftmaxWgmma(a attention, queries, keys, values, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
-	return l.queue("attend_softmax_wgmma", argument(a), argument(queries), argument(keys), argument(values), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
+func (l launch) attendSoftmaxWgmma(a attention, queries, keys, values, taken, out, popcounts, pointers, unsure cu.DevicePtr, bits, planeWords int) error {
+	return l.queue("attend_softmax_wgmma", argument(a), argument(queries), argument(keys), argument(values), argument(taken), argument(out), argument(popcounts), argument(pointers), argument(unsure), argument(int32Of(bits)), argument(int64Of(planeWords)))
 }
 
 // ---- fixed.cu ----

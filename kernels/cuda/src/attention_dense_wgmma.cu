@@ -213,13 +213,6 @@ struct DenseRing {
   }
 };
 
-// The number of the next item.
-DEVICE int take(int* taken) {
-  int item;
-  asm volatile("atom.global.add.s32 %0, [%1], 1;" : "=r"(item) : "l"(taken) : "memory");
-  return item;
-}
-
 // The warp that loads. Long items come first: slopes fall from head to head.
 template <class Rows> DEVICE void produce(const Attention& a, const DenseTiles& tiles, const DenseRing& ring) {
   int lane = threadIdx.x % 32, per_head = ceil_div(a.seq, kDenseRows), groups = ceil_div(per_head, kDenseGroups);

@@ -6,10 +6,12 @@
 #include "block_sum.cuh"
 
 // Writes the tiles of all heads' values, then those of keys, then those of queries. Rows beyond the sequence are 0. A
-// thread writes a piece. Grid: x tiles * 2, y heads, z 1 for values alone, or 3.
+// thread writes a piece. Nothing is taken yet of attend_softmax_wgmma's items. Grid: x tiles * 2, y heads, z 1 for
+// values alone, or 3.
 KERNEL(attention, 256)
-void spread_heads(const __grid_constant__ Attention a, HalfTile* to) {
+void spread_heads(const __grid_constant__ Attention a, HalfTile* to, int* taken) {
   Head h(a, blockIdx.y);
+  if (blockIdx.x + blockIdx.y + blockIdx.z + threadIdx.x == 0) *taken = 0;
   int piece = threadIdx.x % 8, row = blockIdx.x % 2 * 32 + threadIdx.x / 8, t = blockIdx.x / 2 * 64 + row;
   bool of_values = blockIdx.z == 0, of_keys = blockIdx.z == 1;
   const uint32_t* data = of_values ? h.values : of_keys ? h.keys : h.queries;

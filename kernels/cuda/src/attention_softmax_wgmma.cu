@@ -3,26 +3,71 @@
 #include "attention_softmax.cuh"
 #include "wgmma_f16.cuh"
 
-template <int k> struct Constant {
-  static constexpr int value = k;
-};
-
+// Blocks stay: each takes items of work, the next kSoftmaxGroups tiles of a head's queries, until there are none. A
+// warpgroup has one of these tiles, and passes over the tiles of keys and values that a warp of the block, the producer,
+// brings into a ring, from the item's last to the first. How many are needed shows only on the way: the producer is two
+// tiles ahead of the first warpgroup, and goes to the next item when all are done with this one.
 constexpr int kHalfTile = 64 * 64 * 2;  // bytes
-constexpr int kSoftmaxShared = 1024 + 7 * kHalfTile + 24;
+constexpr int kLastItem = 0x7fffffff;
+constexpr int kSoftmaxGroups = 3, kSoftmaxStages = 8, kSoftmaxThreads = 128 * (kSoftmaxGroups + 1);
+constexpr int kSoftmaxBuffers = 2 * kSoftmaxGroups + kSoftmaxStages;
+constexpr int kSoftmaxTiles = (2 * kSoftmaxGroups + 2 * kSoftmaxStages) * kHalfTile;
+constexpr int kSoftmaxShared = 1024 + kSoftmaxTiles + 32 * kSoftmaxBuffers + 8 * kSoftmaxGroups;
 
-// A block's shared memory: its queries, and three stages of keys and values.
+// What a warpgroup does for an item.
+struct alignas(16) SoftmaxPass {
+  int head, tile;  // head: -1 if there is no item left. tile: of its queries, or -1
+  int top;         // the first tile that comes
+  int none;
+};
+static_assert(sizeof(SoftmaxPass) == 16);
+
+// A block's shared memory: each warpgroup's queries, of this item and the next; stages of keys and values; for each of
+// these two barriers and a note; how far each warpgroup is, and how many items it is done with. Stage n is that of the
+// n-th tile that the block loads.
 struct SoftmaxRing {
-  uint32_t queries;
-  __device__ __forceinline__ explicit SoftmaxRing(uint32_t memory) : queries((memory + 1023) / 1024 * 1024) {}
-  DEVICE_MEMBER uint32_t keys(int i) const { return queries + (1 + 2 * (i % 3)) * kHalfTile; }
-  DEVICE_MEMBER uint32_t values(int i) const { return keys(i) + kHalfTile; }
-  DEVICE_MEMBER uint32_t full(int i) const { return queries + 7 * kHalfTile + 8 * (i % 3); }
-  DEVICE_MEMBER void wait(int i) const { barrier_wait(full(i), i / 3 % 2); }
-  // Starts the products of queries with half of the i-th tile of keys.
-  DEVICE_MEMBER void multiply(float (&products)[16], int i, int half) const {
-    if (half == 1) wait(i);
+  uint32_t base, barriers, notes, progress;
+  __device__ __forceinline__ explicit SoftmaxRing(uint32_t memory)
+      : base((memory + 1023) / 1024 * 1024), barriers(base + kSoftmaxTiles), notes(barriers + 16 * kSoftmaxBuffers),
+        progress(notes + 16 * kSoftmaxBuffers) {}
+  DEVICE_MEMBER static int own(int group, int item) { return 2 * group + item % 2; }  // a buffer's index
+  DEVICE_MEMBER static int stage(int n) { return 2 * kSoftmaxGroups + n % kSoftmaxStages; }
+  DEVICE_MEMBER uint32_t queries(int group, int item) const { return base + own(group, item) * kHalfTile; }
+  DEVICE_MEMBER uint32_t keys(int n) const {
+    return base + (2 * kSoftmaxGroups + n % kSoftmaxStages * 2) * kHalfTile;
+  }
+  DEVICE_MEMBER uint32_t values(int n) const { return keys(n) + kHalfTile; }
+  DEVICE_MEMBER uint32_t full(int buffer) const { return barriers + 16 * buffer; }
+  DEVICE_MEMBER uint32_t empty(int buffer) const { return full(buffer) + 8; }
+  DEVICE_MEMBER uint32_t note(int buffer) const { return notes + 16 * buffer; }
+  DEVICE_MEMBER uint32_t reached(int group) const { return progress + 8 * group; }
+  DEVICE_MEMBER uint32_t done(int group) const { return progress + 8 * group + 4; }
+
+  DEVICE_MEMBER void init() const {
+#pragma unroll
+    for (int i = 0; i < kSoftmaxBuffers; i++) {
+      barrier_init(full(i), 1);
+      barrier_init(empty(i), i < 2 * kSoftmaxGroups ? 4 : 4 * kSoftmaxGroups);  // warps
+    }
+#pragma unroll
+    for (int g = 0; g < kSoftmaxGroups; g++) store_shared_word(reached(g), 0), store_shared_word(done(g), 0);
+    barrier_init_fence();
+  }
+  DEVICE_MEMBER void wait(int n) const { barrier_wait(full(stage(n)), n / kSoftmaxStages % 2); }
+  // The warp is done with a buffer.
+  DEVICE_MEMBER void release(int buffer) const {
+    warp_sync();
+    if (threadIdx.x % 32 == 0) barrier_arrive(empty(buffer));
+  }
+  // A warpgroup tells where it is.
+  DEVICE_MEMBER static void tell(uint32_t word, int value) {
+    if (threadIdx.x % 128 == 0) store_shared_word(word, (uint32_t)value);
+  }
+  // Starts the products of queries with half of tile n of keys.
+  DEVICE_MEMBER void multiply(float (&products)[16], uint32_t queries, int n, int half) const {
+    if (half == 1) wait(n);
     wgmma_fence();
-    multiply_rows(products, described(queries), described(keys(i)) + half * 256);
+    multiply_rows(products, described(queries), described(keys(n)) + half * 256);
     wgmma_commit();
   }
 };
@@ -128,78 +173,175 @@ struct SoftmaxRows {
   }
 };
 
-// A block has 64 queries, a warp 16; they pass over tiles of 64 keys, half a tile at a time, from their own to the
-// first, until no warp needs what is left. Products with the next keys are under way while scores become weights. Grid:
-// x queries / 64, the last queries first, y heads.
-KERNEL(attention float shared(kSoftmaxShared), 128, 3)
-void attend_softmax_wgmma(const __grid_constant__ Attention a, const HalfTile* queries, const HalfTile* keys,
-    const HalfTile* values, uint32_t* out, int* popcounts, int* pointers, uint32_t* unsure, int bits,
-    long plane_words) {
-  extern __shared__ char memory[];
-  SoftmaxRing ring(shared_address(memory));
-  Head h(a, blockIdx.y);
-  int tile = gridDim.x - 1 - blockIdx.x, row0 = 64 * tile + threadIdx.x / 32 * 16;
-  int count = tile - h.first(64 * tile) / 64 + 1, copied = 0;
-  long tile0 = (long)blockIdx.y * gridDim.x;
-  auto copy = [&](int i) {
-    long from = tile0 + tile - i;
-    if (threadIdx.x > 0) return;
-    barrier_arrive_expect(ring.full(i), (i == 0 ? 3 : 2) * kHalfTile);
-    copy_bytes(ring.keys(i), keys + from, ring.full(i), kHalfTile);
-    copy_bytes(ring.values(i), values + from, ring.full(i), kHalfTile);
-    if (i == 0) copy_bytes(ring.queries, queries + from, ring.full(i), kHalfTile);
-  };
-  if (threadIdx.x == 0) {
+struct SoftmaxOutput {
+  uint32_t* out;
+  int *popcounts, *pointers;
+  uint32_t* unsure;
+  int bits;
+  long plane_words;
+};
+
+// What a warpgroup does with half a tile of keys: products with the next half are under way while scores become weights.
+// i counts the tiles of this pass, n those of the block.
+template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows, uint32_t queries, int from, int i,
+    int n, int next, float slope, float factor, float (&x)[16], float (&next_x)[16]) {
+  constexpr bool kFirst = kHalf == 1;  // the half with the later keys
+  float change[2];
+  bool changed = rows.weigh(x, from + 32 * kHalf, slope, factor, change);
+  fence_sums(x);  // the compiler computes them before it waits
+  wgmma_wait<0>();
+  fence_sums(rows.tile);
+  if (kFirst) {
 #pragma unroll
-    for (int i = 0; i < 3; i++) barrier_init(ring.full(i), 1);
-    barrier_init_fence();
+    for (int j = 0; j < 32; j++) rows.all[j] += rows.tile[j];
+    if (i > 0) ring.release(ring.stage(n - 1));
   }
-  for (; copied < min(count, 3); copied++) copy(copied);
-  block_sync();
-  float slope = (float)h.slope, factor = 4 * a.scale * a.query_unit;
-  ring.wait(0);
-  SoftmaxRows rows(h, row0, ring.queries);
-  auto step = [&](int i, auto half, float (&x)[16], float (&next)[16]) __attribute__((always_inline)) {
-    constexpr int kHalf = decltype(half)::value;
-    constexpr bool kFirst = kHalf == 1;  // the half with the later keys
-    float change[2];
-    bool changed = rows.weigh(x, 64 * (tile - i) + 32 * kHalf, slope, factor, change);
-    fence_sums(x);  // the compiler computes them before it waits
-    wgmma_wait<0>();
-    fence_sums(rows.tile);
-    if (kFirst) {
-#pragma unroll
-      for (int j = 0; j < 32; j++) rows.all[j] += rows.tile[j];
-      block_sync();  // the tile before is done with
-      if (i > 0 && copied < count) copy(copied++);
-    }
-    if (changed) {
-      rows.scale(rows.all, change);
-      if (!kFirst) rows.scale(rows.tile, change);
-    }
-    fence_sums(rows.tile);
-    ring.multiply(next, kFirst ? i : min(i + 1, count - 1), kFirst ? 0 : 1);
-    SplitRows weights(x);
-    wgmma_fence();
-    weights.multiply<!kFirst>(rows.tile, described(ring.values(i)) + kHalf * 256);
-    wgmma_commit();
-    wgmma_wait<1>();
-    fence_sums(next);
-  };
+  if (changed) {
+    rows.scale(rows.all, change);
+    if (!kFirst) rows.scale(rows.tile, change);
+  }
+  fence_sums(rows.tile);
+  ring.multiply(next_x, queries, next, kFirst ? 0 : 1);
+  SplitRows weights(x);
+  wgmma_fence();
+  weights.multiply<!kFirst>(rows.tile, described(ring.values(n)) + kHalf * 256);
+  wgmma_commit();
+  wgmma_wait<1>();
+  fence_sums(next_x);
+}
+
+// Passes over up to `count` tiles, from n and `tile` on, until no warp of the warpgroup needs what is left. Returns n of
+// what comes then.
+DEVICE int pass_over_keys(const SoftmaxRing& ring, SoftmaxRows& rows, const Head& h, uint32_t queries, int group,
+    int tile, int n, int count) {
+  float slope = (float)h.slope, factor = 4 * h.a.scale * h.a.query_unit;
   float x0[16], x1[16];
-  ring.multiply(x1, 0, 1);
+  n = warp_uniform(n), queries = warp_uniform(queries);
+  ring.multiply(x1, queries, n, 1);
   wgmma_wait<0>();
   fence_sums(x1);
   int i = 0;
-  for (int needed = 0; i < count && block_any(64 * (tile - i) + 63 >= needed); i++) {
-    step(i, Constant<1>(), x1, x0);
-    step(i, Constant<0>(), x0, x1);
-    needed = rows.needed(a.seq, slope);
+  for (int needed = 0; i < count && warp_uniform(group_any(1 + group, 64 * (tile - i) + 63 >= needed)); i++, n++) {
+    ring.tell(ring.reached(group), n);
+    step<1>(ring, rows, queries, 64 * (tile - i), i, n, n, slope, factor, x1, x0);
+    step<0>(ring, rows, queries, 64 * (tile - i), i, n, i + 1 < count ? n + 1 : n, slope, factor, x0, x1);
+    needed = rows.needed(h.a.seq, slope);
   }
   wgmma_wait<0>();
   fence_sums(rows.tile);
 #pragma unroll
   for (int j = 0; j < 32; j++) rows.all[j] += rows.tile[j];
-  for (i++; i < copied; i++) ring.wait(i);  // copies end before the block does
-  finish<32>(h, rows.best, rows.all, rows.total, row0, out, popcounts, pointers, unsure, bits, plane_words);
+  ring.release(ring.stage(n - 1));
+  return n;
+}
+
+DEVICE void consume(const Attention& a, const SoftmaxRing& ring, int group, const SoftmaxOutput& to) {
+  for (int k = 0, n = 0;; k++) {
+    int own = ring.own(group, k);
+    barrier_wait(ring.full(own), k / 2 % 2);
+    Int4 note = load_shared(ring.note(own));
+    SoftmaxPass pass{warp_uniform(note.x), warp_uniform(note.y), warp_uniform(note.z)};
+    if (pass.head < 0) return;
+    if (pass.tile >= 0) {
+      Head h(a, pass.head);
+      int row0 = 64 * pass.tile + threadIdx.x % 128 / 32 * 16;
+      SoftmaxRows rows(h, row0, ring.queries(group, k));
+      for (int i = pass.tile; i < pass.top; i++, n++) ring.wait(n), ring.release(ring.stage(n));
+      int count = warp_uniform(pass.tile - h.first(64 * pass.tile) / 64 + 1);
+      n = pass_over_keys(ring, rows, h, ring.queries(group, k), group, pass.tile, n, count);
+      ring.tell(ring.done(group), k + 1);
+      ring.release(own);
+      finish<32>(h, rows.best, rows.all, rows.total, row0, to.out, to.popcounts, to.pointers, to.unsure, to.bits,
+          to.plane_words);
+    } else {
+      ring.tell(ring.done(group), k + 1);
+      ring.release(own);
+    }
+    for (;; n++) {  // what others needed
+      ring.wait(n);
+      if (warp_uniform((int)load_shared_word(ring.note(ring.stage(n)))) != k) break;
+      ring.release(ring.stage(n));
+    }
+  }
+}
+
+// Waits until tile n of item k is due: the producer is two tiles ahead. False if no warpgroup needs it.
+DEVICE bool due(const SoftmaxRing& ring, int k, int n, bool at_once) {
+  for (;;) {
+    int reached = 0, done = kLastItem;
+#pragma unroll
+    for (int g = 0; g < kSoftmaxGroups; g++) {
+      reached = max(reached, (int)load_shared_word(ring.reached(g)));
+      done = min(done, (int)load_shared_word(ring.done(g)));
+    }
+    if (done > k) return false;
+    if (at_once || n <= reached + 2) return true;
+    sleep_nanoseconds(50);
+  }
+}
+
+// The warp that loads. Long items come first: slopes fall from head to head, and the last queries read most.
+DEVICE void produce(const Attention& a, const SoftmaxRing& ring, const HalfTile* queries, const HalfTile* keys,
+    const HalfTile* values, int* taken) {
+  int lane = threadIdx.x % 32, per_head = tiles_of(a), groups = ceil_div(per_head, kSoftmaxGroups);
+  int items = groups * a.batch * a.heads, n = 0, coming = 0;
+  if (lane == 0) coming = take(taken);
+  for (int k = 0;; k++) {
+    int item = shuffle(coming, 0), sequence = item / groups % a.batch;
+    int head = sequence * a.heads + a.heads - 1 - item / groups / a.batch;
+    int from = (groups - 1 - item % groups) * kSoftmaxGroups, top = min(from + kSoftmaxGroups, per_head) - 1;
+    bool over = item >= items;
+    if (lane == 0 && !over) coming = take(taken);
+    long tile0 = (long)head * per_head;
+#pragma unroll
+    for (int g = 0; g < kSoftmaxGroups; g++) {
+      int own = ring.own(g, k), tile = min(from + g, top);
+      barrier_wait(ring.empty(own), k / 2 % 2 ^ 1);
+      if (lane == 0) {
+        store_shared(ring.note(own), Int4{over ? -1 : head, from + g > top ? -1 : tile, top, 0});
+        if (over) {
+          barrier_arrive(ring.full(own));
+        } else {
+          barrier_arrive_expect(ring.full(own), kHalfTile);
+          copy_bytes(ring.queries(g, k), queries + tile0 + tile, ring.full(own), kHalfTile);
+        }
+      }
+    }
+    int last = over ? top : Head(a, head).first(64 * from) / 64;
+    for (int tile = top, first = n; tile >= last; tile--, n++) {
+      int stage = ring.stage(n);
+      barrier_wait(ring.empty(stage), n / kSoftmaxStages % 2 ^ 1);
+      if (!over && !due(ring, k, n, n <= first + kSoftmaxGroups)) break;
+      if (lane == 0) {
+        store_shared_word(ring.note(stage), over ? -1 : k);
+        if (over) {
+          barrier_arrive(ring.full(stage));
+        } else {
+          barrier_arrive_expect(ring.full(stage), 2 * kHalfTile);
+          copy_bytes(ring.keys(n), keys + tile0 + tile, ring.full(stage), kHalfTile);
+          copy_bytes(ring.values(n), values + tile0 + tile, ring.full(stage), kHalfTile);
+        }
+      }
+    }
+    if (over) break;
+  }
+}
+
+// Grid: as many blocks as fit.
+KERNEL(attention float shared(kSoftmaxShared), kSoftmaxThreads, 1)
+void attend_softmax_wgmma(const __grid_constant__ Attention a, const HalfTile* queries, const HalfTile* keys,
+    const HalfTile* values, int* taken, uint32_t* out, int* popcounts, int* pointers, uint32_t* unsure, int bits,
+    long plane_words) {
+  extern __shared__ char memory[];
+  SoftmaxRing ring(shared_address(memory));
+  if (threadIdx.x == 0) ring.init();
+  block_sync();
+  int group = warp_uniform(threadIdx.x / 128);
+  if (group == kSoftmaxGroups) {
+    give_registers<32>();
+    if (threadIdx.x / 32 == 4 * kSoftmaxGroups) produce(a, ring, queries, keys, values, taken);
+  } else {
+    take_registers<160>();
+    consume(a, ring, group, {out, popcounts, pointers, unsure, bits, plane_words});
+  }
 }

@@ -112,11 +112,24 @@ DEVICE Int4 load_shared(uint32_t from) {
 DEVICE void store_shared(uint32_t to, Int4 v) {
   asm volatile("st.shared.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
+DEVICE void store_shared_word(uint32_t to, uint32_t v) {
+  asm volatile("st.volatile.shared.u32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
 DEVICE uint32_t load_shared_word(uint32_t from) {
   uint32_t v;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
   return v;
 }
+
+// ---- Items of work ----
+
+// The number of the next item.
+DEVICE int take(int* taken) {
+  int item;
+  asm volatile("atom.global.add.s32 %0, [%1], 1;" : "=r"(item) : "l"(taken) : "memory");
+  return item;
+}
+DEVICE void sleep_nanoseconds(int n) { asm volatile("nanosleep.u32 %0;" ::"r"(n)); }
 
 // ---- Registers and named barriers ----
 
@@ -127,6 +140,15 @@ template <int kCount> DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 DEVICE void named_sync(int id, int threads) { asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+// Barrier `id` of a warpgroup, which also says whether the predicate holds anywhere.
+DEVICE bool group_any(int id, bool predicate) {
+  int result;
+  asm volatile("{ .reg .pred p, q; setp.ne.s32 p, %2, 0; bar.red.or.pred q, %1, 128, p; selp.s32 %0, 1, 0, q; }"
+      : "=r"(result)
+      : "r"(id), "r"((int)predicate)
+      : "memory");
+  return result;
+}
 DEVICE void named_arrive(int id, int threads) {
   asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
