@@ -106,7 +106,7 @@ func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention,
 	}
 	keys, queries := values+cu.DevicePtr(tensor), values+cu.DevicePtr(2*tensor)
 	taken := values + cu.DevicePtr(tensors*tensor)
-	if err := d.launch(grid(2*tiles, heads, tensors)).spreadHeads(v, values, taken); err != nil {
+	if err := d.launch(grid(ceilDiv(tiles, 2), heads, tensors)).spreadHeads(v, values, taken); err != nil {
 		return err
 	}
 	unsure, err := d.scratch("channels to settle", 8*heads*a.Seq)

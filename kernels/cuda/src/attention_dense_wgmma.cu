@@ -79,14 +79,20 @@ struct EightChannels {
   uint32_t planes[8];
   DEVICE_MEMBER EightChannels(const uint32_t* plane, long plane_words, int count, int byte) {
 #pragma unroll
-    for (int p = 0; p < 8; p++) planes[p] = p < count ? load_byte((const char*)(plane + p * plane_words) + byte) : 0;
+    for (int p = 0; p < 8; p++) {
+      if (p >= count) break;
+      planes[p] = load_byte((const char*)(plane + p * plane_words) + byte);
+    }
   }
   DEVICE_MEMBER Int4 halves(int count) const { return halved_integers(planes, count); }
   // Σ_b 2^b times the number of bits in which plane b differs from a byte, over `count` planes.
   DEVICE_MEMBER int differ(uint32_t byte, int count) const {
     int sum = 0;
 #pragma unroll
-    for (int p = 0; p < 8; p++) sum += p < count ? popcount(planes[p] ^ byte) << p : 0;
+    for (int p = 0; p < 8; p++) {
+      if (p >= count) break;
+      sum += popcount(planes[p] ^ byte) << p;
+    }
     return sum;
   }
   DEVICE_MEMBER uint32_t top(int count) const {
@@ -108,7 +114,7 @@ DEVICE int reach(double bound, double top, float slope) {
 // Writes the tiles and what queries need before their scores. Eight lanes take a row, each eight channels. Neighbouring
 // blocks have different heads of the same tokens: together they read whole rows. Grid: x heads, y rows / 32, z
 // sequences.
-KERNEL(attention float, 256)
+KERNEL(attention float, 256, 5)
 void dense_tiles(const __grid_constant__ Attention a, const BFloat* dout, const int* pointers,
     const __grid_constant__ DenseTiles to) {
   Head h(a, blockIdx.z * a.heads + blockIdx.x);
@@ -122,8 +128,8 @@ void dense_tiles(const __grid_constant__ Attention a, const BFloat* dout, const 
   auto grad = load_eight(dout + ((h.row0 + t) * a.heads + h.head) * 64 + 8 * lane);
   EightChannels q(h.queries + wide_product(t, a.words), a.query_plane_words, a.query_planes, byte);
   EightChannels v(h.values + wide_product(t, a.value_words), a.value_plane_words, a.value_planes, byte);
-  EightChannels best(h.values + wide_product(u, a.value_words), a.value_plane_words, a.value_planes, byte);
   EightChannels k(h.keys + wide_product(t, a.words), 0, 1, byte);
+  EightChannels best(h.values + wide_product(u, a.value_words), a.value_plane_words, a.value_planes, byte);
   uint32_t best_key = load_byte((const char*)(h.keys + wide_product(u, a.words)) + byte);
   int most = 0;
 #pragma unroll

@@ -6,24 +6,34 @@
 #include "block_sum.cuh"
 
 // Writes the tiles of all heads' values, then those of keys, then those of queries. Rows beyond the sequence are 0. A
-// thread writes a piece. Nothing is taken yet of attend_softmax_wgmma's items. Grid: x tiles * 2, y heads, z 1 for
-// values alone, or 3.
+// thread writes a piece of four rows: what it loads for them is under way together. Nothing is taken yet of
+// attend_softmax_wgmma's items. Grid: x tiles / 2, y heads, z 1 for values alone, or 3.
 KERNEL(attention, 256)
 void spread_heads(const __grid_constant__ Attention a, HalfTile* to, int* taken) {
   Head h(a, blockIdx.y);
   if (blockIdx.x + blockIdx.y + blockIdx.z + threadIdx.x == 0) *taken = 0;
-  int piece = threadIdx.x % 8, row = blockIdx.x % 2 * 32 + threadIdx.x / 8, t = blockIdx.x / 2 * 64 + row;
+  int piece = threadIdx.x % 8, first = blockIdx.x * 128 + threadIdx.x / 8, tiles = tiles_of(a);
   bool of_values = blockIdx.z == 0, of_keys = blockIdx.z == 1;
   const uint32_t* data = of_values ? h.values : of_keys ? h.keys : h.queries;
   int planes = of_values ? a.value_planes : of_keys ? 1 : a.query_planes;
   long plane_bytes = 4 * (of_values ? a.value_plane_words : a.query_plane_words);
-  const char* from = (const char*)(data + (long)t * (of_values ? a.value_words : a.words)) + 8 * h.head + piece;
-  uint32_t bits[8];
+  long row_bytes = 4 * (of_values ? a.value_words : a.words);
+  const char* from = (const char*)data + 8 * h.head + piece;
+  uint32_t bits[4][8];
 #pragma unroll
-  for (int p = 0; p < 8; p++) bits[p] = p < planes && t < a.seq ? load_byte(from + p * plane_bytes) : 0;
-  const Int4 none = {};
-  HalfTile& tile = to[((long)blockIdx.z * gridDim.y + blockIdx.y) * (gridDim.x / 2) + blockIdx.x / 2];
-  *(Int4*)(tile.words + row * 32 + (piece ^ row % 8) * 4) = t < a.seq ? halved_integers(bits, planes) : none;
+  for (int p = 0; p < 8; p++) {
+    if (p >= planes) break;
+#pragma unroll
+    for (int i = 0; i < 4; i++) bits[i][p] = load_byte(from + min(first + 32 * i, a.seq - 1) * row_bytes + p * plane_bytes);
+  }
+  to += ((long)blockIdx.z * gridDim.y + blockIdx.y) * tiles;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const Int4 none = {};
+    int t = first + 32 * i, row = t % 64;
+    if (t < 64 * tiles)
+      *(Int4*)(to[t / 64].words + row * 32 + (piece ^ row % 8) * 4) = t < a.seq ? halved_integers(bits[i], planes) : none;
+  }
 }
 
 // Where a lane's keys lie in a tile of 16, from 2 t on.

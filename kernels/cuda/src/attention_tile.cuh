@@ -193,9 +193,11 @@ DEVICE Int4 halved_integers(const uint32_t (&planes)[8], int count) {
   for (int i = 0; i < 4; i++) words[i] = 0x5c005c00u;
 #pragma unroll
   for (int p = 0; p < 8; p++) {
+    if (p >= count) break;
     uint32_t both = planes[p] | planes[p] << 15;  // bits 2 i and 2 i + 1 are 16 apart
 #pragma unroll
-    for (int i = 0; i < 4; i++) words[i] |= (both >> 2 * i & 0x10001u) << (p + 2);
+    for (int i = 0; i < 4; i++)
+      words[i] |= (2 * i > p + 2 ? both >> (2 * i - p - 2) : both << (p + 2 - 2 * i)) & 0x10001u << (p + 2);
   }
 #pragma unroll
   for (int i = 0; i < 4; i++) words[i] = subtract_f16(words[i], middle);
