@@ -335,7 +335,9 @@ struct DenseRows {
       : a(a), tiles(tiles), ring(ring), pass(pass), h(a, pass.head), tile(pass.tile),
         row(64 * tile + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4), slope((float)h.slope * kLog2E),
         sharpness(4 * a.query_unit * a.scale * kLog2E) {
-    own.load(ring.own(group)), other_own.load(ring.own(group) + kDenseTile);
+    uint32_t from = ring.own(group);
+    fence_operand(from);  // else 32 addresses would be kept from item to item
+    own.load(from), other_own.load(from + kDenseTile);
   }
   // The first of two neighbouring columns of a lane in half a tile.
   DEVICE_MEMBER static int column() { return 2 * (threadIdx.x % 4); }

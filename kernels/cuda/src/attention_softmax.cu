@@ -299,10 +299,12 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
 // than exp(-42) = 2^-60 together are less than the rounding of the sum.
 DEVICE float read_channel(const Head& h, const HalfTile* values, int t, int c, int pointer) {
   __shared__ double room[2][8];
-  double best = exact_score(h, t, pointer), total = 0, sum = 0;
+  int at[1] = {t};
+  ExactQueries<1> query(h, at);
+  double best = exact_score(query, pointer), total = 0, sum = 0;
   float most = (float)(h.a.products[0] - best);  // of any query
   for (int u = max(h.first(t), first_needed(t, (float)h.slope, most + 42)) + threadIdx.x; u <= t; u += 256) {
-    double p = exponential(exact_score(h, t, u) - best);
+    double p = exponential(exact_score(query, u) - best);
     uint32_t two = load_word(values[u / 64].words + u % 64 * 32 + (c / 8 ^ u % 8) * 4 + c % 8 / 2);
     total += p;
     sum += p * (double)(h.a.value_unit * (2 * (c % 2 ? high_f16(two) : low_f16(two))));

@@ -26,77 +26,121 @@ struct SoftmaxBest {
   }
 };
 
-// The score of query t and key u in float64. Planes are loaded together: a loop would wait for each.
-DEVICE double exact_score(const Head& h, int t, int u) {
-  const uint32_t* query = h.queries + t * h.a.words + 2 * h.head;
-  Int2 key = load_two(h.keys + u * h.a.words + 2 * h.head), planes[8];
+// Queries whose scores are wanted in float64. All loads are under way together.
+template <int kRows> struct ExactQueries {
+  const Head& h;
+  int at[kRows];
+  Int2 planes[kRows][8] = {};  // else a loop around it would keep registers for those that are not loaded
+
+  DEVICE_MEMBER ExactQueries(const Head& h, const int (&t)[kRows]) : h(h) {
 #pragma unroll
-  for (int b = 0; b < 8; b++) planes[b] = load_two(query + min(b, h.a.query_planes - 1) * h.a.query_plane_words);
-  int differ = 0;
+    for (int r = 0; r < kRows; r++) at[r] = t[r];
 #pragma unroll
-  for (int b = 0; b < 8; b++) {
-    if (b >= h.a.query_planes) break;
-    differ += (popcount((uint32_t)(planes[b].x ^ key.x)) + popcount((uint32_t)(planes[b].y ^ key.y))) << b;
+    for (int p = 0; p < 8; p++) {
+      if (p >= h.a.query_planes) break;
+#pragma unroll
+      for (int r = 0; r < kRows; r++)
+        planes[r][p] = load_two(h.queries + p * h.a.query_plane_words + at[r] * h.a.words + 2 * h.head);
+    }
   }
-  return h.score(h.a.products, differ, t - u);
+  // score[r][i] becomes that of query r and key keys[r][i].
+  template <int kKeys> DEVICE_MEMBER void score(const int (&keys)[kRows][kKeys], double (&score)[kRows][kKeys]) const {
+    Int2 bits[kRows][kKeys];
+    int differ[kRows][kKeys] = {};
+#pragma unroll
+    for (int r = 0; r < kRows; r++)
+#pragma unroll
+      for (int i = 0; i < kKeys; i++) bits[r][i] = load_two(h.keys + keys[r][i] * h.a.words + 2 * h.head);
+#pragma unroll
+    for (int p = 0; p < 8; p++) {
+      if (p >= h.a.query_planes) break;
+#pragma unroll
+      for (int r = 0; r < kRows; r++)
+#pragma unroll
+        for (int i = 0; i < kKeys; i++) {
+          Int2 q = planes[r][p], k = bits[r][i];
+          differ[r][i] += (popcount((uint32_t)(q.x ^ k.x)) + popcount((uint32_t)(q.y ^ k.y))) << p;
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; r++)
+#pragma unroll
+      for (int i = 0; i < kKeys; i++) score[r][i] = h.score(h.a.products, differ[r][i], at[r] - keys[r][i]);
+  }
+};
+// The score of query t and key u in float64.
+DEVICE double exact_score(const ExactQueries<1>& query, int u) {
+  int keys[1][1] = {{u}};
+  double score[1][1];
+  query.score(keys, score);
+  return score[0][0];
 }
 
 // The pointers of queries g and g + 8, in all four lanes that have their keys: the first of the best. A part has kKeys
-// keys, of which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64. Where keys of
-// two lanes or parts are about equal, all keys are, or those of the best part if scores in float32 are exact.
+// keys, of which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64, and where scores
+// in float32 are exact, those of each lane that has an equal score in the same part. Where they are not, and keys of two
+// lanes or parts are about equal, all keys are scored.
 template <int kKeys>
 DEVICE void find_pointers(const Head& h, const SoftmaxBest& best, int row0, bool exact, int (&pointers)[2]) {
   constexpr float kClose = 1e-5f;
-  int lane = threadIdx.x % 32, group[2], first[2];
-  double score[2][kKeys / 16];
+  constexpr int kEach = kKeys / 16;
+  int lane = threadIdx.x % 32, part[2], group[2], first[2], at[2];
+  uint32_t equal[2];  // lanes of four
+  double highest[2] = {-1e300, -1e300};
   bool close[2];
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float top = best.score[r], next = best.next[r];
-    group[r] = best.part[r] + 2 * (lane % 4);
+    part[r] = best.part[r];
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) {
       float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
-      int u = shuffle_xor(group[r], mask);
+      int u = shuffle_xor(part[r], mask);
       next = max(max(next, other), min(top, s));
-      if (s > top || (s == top && u < group[r])) top = s, group[r] = u;
+      if (s > top || (s == top && u < part[r])) top = s, part[r] = u;
     }
-    close[r] = !(top - next > kClose);
+    close[r] = !exact && !(top - next > kClose);
+    equal[r] = ballot(best.score[r] == top && best.part[r] == part[r]) >> lane / 4 * 4 & 15;
+    at[r] = min(row0 + lane / 4 + 8 * r, h.a.seq - 1);
+    first[r] = h.first(at[r]), group[r] = part[r], pointers[r] = at[r];
   }
-  auto key = [&](int r, int i) { return group[r] + (lane % 4 + 4 * i) / 2 * 8 + lane % 2; };
+  ExactQueries<2> queries(h, at);
+  do {
+    int keys[2][kEach];
+    double score[2][kEach];
 #pragma unroll
-  for (int r = 0; r < 2; r++) {  // of all keys before any is used
-    int t = min(row0 + lane / 4 + 8 * r, h.a.seq - 1);
-    first[r] = h.first(t);
+    for (int r = 0; r < 2; r++) {
+      if (equal[r]) group[r] = part[r] + 2 * __builtin_ctz(equal[r]);
+      equal[r] &= equal[r] - 1;
 #pragma unroll
-    for (int i = 0; i < kKeys / 16; i++) {
-      int u = key(r, i);
-      double s = exact_score(h, t, min(u, t));
-      score[r][i] = first[r] <= u && u <= t ? s : -1e300;
+      for (int i = 0; i < kEach; i++) keys[r][i] = min(group[r] + (lane % 4 + 4 * i) / 2 * 8 + lane % 2, at[r]);
     }
-  }
+    queries.score(keys, score);
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+      for (int i = 0; i < kEach; i++) {
+        int u = keys[r][i];
+        double s = score[r][i];
+        if (u >= first[r] && (s > highest[r] || (s == highest[r] && u < pointers[r]))) highest[r] = s, pointers[r] = u;
+      }
+  } while (ballot((equal[0] | equal[1]) != 0));
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    double highest = score[r][0];
-    int pointer = key(r, 0);
-#pragma unroll
-    for (int i = 1; i < kKeys / 16; i++)
-      if (score[r][i] > highest) highest = score[r][i], pointer = key(r, i);
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) {
-      double s = shuffle_xor(highest, mask);
-      int u = shuffle_xor(pointer, mask);
-      if (s > highest || (s == highest && u < pointer)) highest = s, pointer = u;
+      double s = shuffle_xor(highest[r], mask);
+      int u = shuffle_xor(pointers[r], mask);
+      if (s > highest[r] || (s == highest[r] && u < pointers[r])) highest[r] = s, pointers[r] = u;
     }
     bool inside = row0 + lane / 4 + 8 * r < h.a.seq;
     for (uint32_t open = ballot(inside && close[r] && lane % 4 == 0); open; open &= open - 1) {
-      int from = __builtin_ctz(open), query = row0 + from / 4 + 8 * r, earliest = shuffle(first[r], from),
-          part = shuffle(group[r], from) / kKeys * kKeys;
-      int found = first_best(exact ? max(part, earliest) : earliest, exact ? min(part + kKeys - 1, query) : query,
-          [&](int u) { return exact_score(h, query, u); }, highest);
-      if (lane / 4 == from / 4) pointer = found;
+      int from = __builtin_ctz(open), query[1] = {row0 + from / 4 + 8 * r};
+      ExactQueries<1> one(h, query);
+      int found = first_best(
+          shuffle(first[r], from), query[0], [&](int u) { return exact_score(one, u); }, highest[r]);
+      if (lane / 4 == from / 4) pointers[r] = found;
     }
-    pointers[r] = pointer;
   }
 }
 
@@ -183,18 +227,22 @@ DEVICE int first_needed(int t, float slope, float most, float reference, float t
 template <int kKeys> DEVICE void finish(const Head& h, const SoftmaxBest& best, const float (&sums)[32],
     const float (&totals)[2], int row0, uint32_t* out, int* popcounts, int* pointers, uint32_t* unsure, int bits,
     long plane_words) {
+  SoftmaxLevels levels(h.a, bits);
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float total = totals[r];
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) total += shuffle_xor(total, mask);
+    write_levels(h, levels, sums, total, r, row0 + lane / 4 + 8 * r, out, popcounts, unsure, plane_words);
+  }
   float slope = (float)h.slope;
   bool exact = (double)slope == h.slope && (as_int(slope) & 0x7fffff) == 0;
-  SoftmaxLevels levels(h.a, bits);
   int found[2];
   find_pointers<kKeys>(h, best, row0, exact, found);
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    int lane = threadIdx.x % 32, t = row0 + lane / 4 + 8 * r;
+    int t = row0 + lane / 4 + 8 * r;
     if (t < h.a.seq && lane % 4 == 0) pointers[h.query(t)] = found[r];
-    float total = totals[r];
-#pragma unroll
-    for (int mask = 1; mask < 4; mask *= 2) total += shuffle_xor(total, mask);
-    write_levels(h, levels, sums, total, r, t, out, popcounts, unsure, plane_words);
   }
 }
