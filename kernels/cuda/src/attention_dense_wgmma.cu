@@ -386,8 +386,8 @@ struct DenseQueries : DenseRows {
   // Finds what warpgroups do, and the first tile that comes. The last queries' items are the longest.
   DEVICE_MEMBER static int plan(
       const DenseTiles& tiles, int head, int place, int per_head, DensePass (&passes)[kDenseGroups]) {
-    int from = (ceil_div(per_head, kDenseGroups) - 1 - place) * kDenseGroups, top = min(from + kDenseGroups, per_head) - 1;
-    int lowest = top;
+    int from = (ceil_div(per_head, kDenseGroups) - 1 - place) * kDenseGroups;
+    int top = min(from + kDenseGroups, per_head) - 1, lowest = top;
 #pragma unroll
     for (int g = 0; g < kDenseGroups; g++) {
       int tile = min(from + g, top);
@@ -468,7 +468,7 @@ struct DenseQueries : DenseRows {
   }
 };
 
-// Computes dq and what keys need of queries, and of tiles of them. Warpgroups have 64 queries, a warp 16; they pass over
+// Computes dq and what keys need of queries, and of tiles of them. A warpgroup has 64 queries, a warp 16; they pass over
 // tiles of 64 keys, from their own to the first. The mean m of e_u = d_u - d_best is known only at the end, so two sums
 // over keys are kept: dq = factor * (Σ w e k - m Σ w k). In a query with one strong key nearly everything large cancels
 // exactly. Grid: as many blocks as fit.
@@ -574,8 +574,8 @@ struct DenseKeys : DenseRows {
   }
 };
 
-// Computes dk and dv. Warpgroups have 64 keys, a warp 16; they pass over tiles of 64 queries in the queries' order. Grid:
-// as many blocks as fit.
+// Computes dk and dv. A warpgroup has 64 keys, a warp 16; they pass over tiles of 64 queries in the queries' order.
+// Grid: as many blocks as fit.
 KERNEL(attention float shared(kDenseShared), kDenseThreads, 1)
 void dense_keys_wgmma(const __grid_constant__ Attention a, const __grid_constant__ DenseTiles tiles, BFloat* dqkv) {
   extern __shared__ char memory[];

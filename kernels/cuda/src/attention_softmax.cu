@@ -24,15 +24,17 @@ void spread_heads(const __grid_constant__ Attention a, HalfTile* to, int* taken)
   for (int p = 0; p < 8; p++) {
     if (p >= planes) break;
 #pragma unroll
-    for (int i = 0; i < 4; i++) bits[i][p] = load_byte(from + min(first + 32 * i, a.seq - 1) * row_bytes + p * plane_bytes);
+    for (int i = 0; i < 4; i++)
+      bits[i][p] = load_byte(from + min(first + 32 * i, a.seq - 1) * row_bytes + p * plane_bytes);
   }
   to += ((long)blockIdx.z * gridDim.y + blockIdx.y) * tiles;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     const Int4 none = {};
     int t = first + 32 * i, row = t % 64;
-    if (t < 64 * tiles)
-      *(Int4*)(to[t / 64].words + row * 32 + (piece ^ row % 8) * 4) = t < a.seq ? halved_integers(bits[i], planes) : none;
+    if (t >= 64 * tiles) break;
+    *(Int4*)(to[t / 64].words + row * 32 + (piece ^ row % 8) * 4) =
+        t < a.seq ? halved_integers(bits[i], planes) : none;
   }
 }
 

@@ -3,10 +3,10 @@
 #include "attention_softmax.cuh"
 #include "wgmma_f16.cuh"
 
-// Blocks stay: each takes items of work, the next kSoftmaxGroups tiles of a head's queries, until there are none. A
-// warpgroup has one of these tiles, and passes over the tiles of keys and values that a warp of the block, the producer,
-// brings into a ring, from the item's last to the first. How many are needed shows only on the way: the producer is two
-// tiles ahead of the first warpgroup, and goes to the next item when all are done with this one.
+// Blocks stay: each takes items of work, the next kSoftmaxGroups tiles of a head's queries, until there are none. Each
+// warpgroup has one of these tiles, and passes over the tiles of keys and values that a warp, the producer, brings into
+// a ring, from the item's last to the first. How many are needed shows only on the way: the producer is two tiles ahead
+// of the first warpgroup, and goes to the next item when all are done with this one.
 constexpr int kHalfTile = 64 * 64 * 2;  // bytes
 constexpr int kLastItem = 0x7fffffff;
 constexpr int kSoftmaxGroups = 3, kSoftmaxStages = 8, kSoftmaxThreads = 128 * (kSoftmaxGroups + 1);
@@ -16,7 +16,7 @@ constexpr int kSoftmaxShared = 1024 + kSoftmaxTiles + 32 * kSoftmaxBuffers + 8 *
 
 // What a warpgroup does for an item.
 struct alignas(16) SoftmaxPass {
-  int head, tile;  // head: -1 if there is no item left. tile: of its queries, or -1
+  int head, tile;  // head: -1 if there is no item left. tile: of its queries; negative if there is none
   int top;         // the first tile that comes
   int none;
 };
@@ -181,8 +181,8 @@ struct SoftmaxOutput {
   long plane_words;
 };
 
-// What a warpgroup does with half a tile of keys: products with the next half are under way while scores become weights.
-// i counts the tiles of this pass, n those of the block.
+// What a warpgroup does with half a tile of keys. Products with the next half are under way while scores become
+// weights. i counts the tiles of this pass, n those of the block.
 template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows, uint32_t queries, int from, int i,
     int n, int next, float slope, float factor, float (&x)[16], float (&next_x)[16]) {
   constexpr bool kFirst = kHalf == 1;  // the half with the later keys
@@ -210,8 +210,8 @@ template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows
   fence_sums(next_x);
 }
 
-// Passes over up to `count` tiles, from n and `tile` on, until no warp of the warpgroup needs what is left. Returns n of
-// what comes then.
+// Passes over up to `count` tiles, from n and `tile` on, until no warp of the warpgroup needs what is left. Returns the
+// n of what comes then.
 DEVICE int pass_over_keys(const SoftmaxRing& ring, SoftmaxRows& rows, const Head& h, uint32_t queries, int group,
     int tile, int n, int count) {
   float slope = (float)h.slope, factor = 4 * h.a.scale * h.a.query_unit;
@@ -289,25 +289,25 @@ DEVICE void produce(const Attention& a, const SoftmaxRing& ring, const HalfTile*
   for (int k = 0;; k++) {
     int item = shuffle(coming, 0), sequence = item / groups % a.batch;
     int head = sequence * a.heads + a.heads - 1 - item / groups / a.batch;
-    int from = (groups - 1 - item % groups) * kSoftmaxGroups, top = min(from + kSoftmaxGroups, per_head) - 1;
+    int top = per_head - 1 - item % groups * kSoftmaxGroups, from = top - kSoftmaxGroups + 1;
     bool over = item >= items;
     if (lane == 0 && !over) coming = take(taken);
     long tile0 = (long)head * per_head;
 #pragma unroll
     for (int g = 0; g < kSoftmaxGroups; g++) {
-      int own = ring.own(g, k), tile = min(from + g, top);
+      int own = ring.own(g, k), tile = from + g;  // -1 and -2 are none
       barrier_wait(ring.empty(own), k / 2 % 2 ^ 1);
       if (lane == 0) {
-        store_shared(ring.note(own), Int4{over ? -1 : head, from + g > top ? -1 : tile, top, 0});
+        store_shared(ring.note(own), Int4{over ? -1 : head, tile, top, 0});
         if (over) {
           barrier_arrive(ring.full(own));
         } else {
           barrier_arrive_expect(ring.full(own), kHalfTile);
-          copy_bytes(ring.queries(g, k), queries + tile0 + tile, ring.full(own), kHalfTile);
+          copy_bytes(ring.queries(g, k), queries + tile0 + max(tile, 0), ring.full(own), kHalfTile);
         }
       }
     }
-    int last = over ? top : Head(a, head).first(64 * from) / 64;
+    int last = over ? top : Head(a, head).first(64 * max(from, 0)) / 64;
     for (int tile = top, first = n; tile >= last; tile--, n++) {
       int stage = ring.stage(n);
       barrier_wait(ring.empty(stage), n / kSoftmaxStages % 2 ^ 1);
