@@ -365,8 +365,8 @@ struct DenseRows {
   }
 };
 
-// A tile of queries. sums are Σ w e k and other_sums Σ w k. Weights are scaled by 2^(8 - planes), so that less of w e is
-// below float16's normal numbers: |e| is less than 2^(7 + planes). hidden is the largest first key of the queries.
+// A tile of queries. sums are Σ w e k and other_sums Σ w k. Weights are scaled by 2^(8 - planes), so that less of w e
+// is below float16's normal numbers: |e| is less than 2^(7 + planes). hidden is the largest first key of the queries.
 struct DenseQueries : DenseRows {
   static constexpr int kKernel = 0, kDirection = -1;  // pairs come from the last to the first
   int first[2], exponent[2];                          // of do
@@ -468,10 +468,10 @@ struct DenseQueries : DenseRows {
   }
 };
 
-// Computes dq and what keys need of queries, and of tiles of them. A warpgroup has 64 queries, a warp 16; they pass over
-// tiles of 64 keys, from their own to the first. The mean m of e_u = d_u - d_best is known only at the end, so two sums
-// over keys are kept: dq = factor * (Σ w e k - m Σ w k). In a query with one strong key nearly everything large cancels
-// exactly. Grid: as many blocks as fit.
+// Computes dq and what keys need of queries, and of tiles of them. A warpgroup has 64 queries, a warp 16; they pass
+// over tiles of 64 keys, from their own to the first. The mean m of e_u = d_u - d_best is known only at the end, so two
+// sums over keys are kept: dq = factor * (Σ w e k - m Σ w k). In a query with one strong key nearly everything large
+// cancels exactly. Grid: as many blocks as fit.
 KERNEL(attention float shared(kDenseShared), kDenseThreads, 1)
 void dense_queries_wgmma(
     const __grid_constant__ Attention a, const __grid_constant__ DenseTiles tiles, BFloat* dqkv) {

@@ -77,9 +77,9 @@ DEVICE double exact_score(const ExactQueries<1>& query, int u) {
 }
 
 // The pointers of queries g and g + 8, in all four lanes that have their keys: the first of the best. A part has kKeys
-// keys, of which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64, and those of each
-// lane with an equal score in the same part: if scores in float32 are exact, these are all that matter. If they are not,
-// and keys of two lanes or parts are about equal, all keys are scored.
+// keys, of which lane t has 8 c + 2 t and 8 c + 2 t + 1. Those of the best lane are scored in float64, and those of
+// each lane with an equal score in the same part: if scores in float32 are exact, these are all that matter. If they
+// are not, and keys of two lanes or parts are about equal, all keys are scored.
 template <int kKeys>
 DEVICE void find_pointers(const Head& h, const SoftmaxBest& best, int row0, bool exact, int (&pointers)[2]) {
   constexpr float kClose = 1e-5f;
