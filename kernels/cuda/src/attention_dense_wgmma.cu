@@ -318,6 +318,19 @@ DEVICE void dense_block(const Attention& a, const DenseTiles& tiles, const void*
   }
 }
 
+// Word k of lane t becomes word t of lane k, among four lanes.
+DEVICE void transpose_words(uint32_t (&x)[4], int lane) {
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2)
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (i & mask) continue;
+      uint32_t low = x[i], high = x[i + mask];
+      uint32_t other = (uint32_t)shuffle_xor((int)(lane & mask ? low : high), mask);
+      x[i] = lane & mask ? other : low, x[i + mask] = lane & mask ? high : other;
+    }
+}
+
 // A lane's rows of its warpgroup's own tile are `row` and row + 8. Own tiles are held in registers.
 struct DenseRows {
   const Attention& a;
@@ -351,16 +364,26 @@ struct DenseRows {
     wgmma_commit();
   }
 
-  // Writes the two rows, unless they lie beyond the sequence: gradients of part 0 queries, 1 keys, 2 values.
+  // Writes the two rows, unless they lie beyond the sequence: gradients of part 0 queries, 1 keys, 2 values. Four lanes
+  // have two of each eight channels; they exchange them, so that a lane writes pieces of eight.
   DEVICE_MEMBER void write(BFloat* dqkv, int part, const float (&x)[32], const float (&factor)[2]) const {
+    int lane = threadIdx.x % 4;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       int t = row + 8 * r;
-      BFloat* to = dqkv + ((h.row0 + t) * 3 + part) * a.heads * 64 + h.head * 64 + column();
-      if (t >= a.seq) continue;
+      BFloat* to = dqkv + ((h.row0 + t) * 3 + part) * a.heads * 64 + h.head * 64 + 8 * lane;
 #pragma unroll
-      for (int c = 0; c < 8; c++)
-        *(uint32_t*)(to + 8 * c) = pack_bf16(factor[r] * x[4 * c + 2 * r], factor[r] * x[4 * c + 2 * r + 1]);
+      for (int half = 0; half < 2; half++) {
+        uint32_t words[4];
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+          const float* two = x + 4 * (4 * half + c) + 2 * r;
+          words[c] = pack_bf16(factor[r] * two[0], factor[r] * two[1]);
+        }
+        transpose_words(words, lane);
+        if (t < a.seq)
+          *(Int4*)(to + 32 * half) = Int4{(int)words[0], (int)words[1], (int)words[2], (int)words[3]};
+      }
     }
   }
 };
