@@ -193,14 +193,14 @@ struct DenseRing {
       : base((memory + 1023) / 1024 * 1024), barriers(base + kDenseBuffers * kDenseStage),
         passes(barriers + 16 * kDenseBuffers) {}
   DEVICE_MEMBER uint32_t own(int group) const { return base + group * kDenseStage; }
-  DEVICE_MEMBER uint32_t stage(int n) const { return own(kDenseGroups + n % kDenseStages); }
-  DEVICE_MEMBER uint32_t ends(int n) const { return stage(n) + kDensePair; }
+  DEVICE_MEMBER uint32_t stage(uint32_t n) const { return own(kDenseGroups + n % kDenseStages); }
+  DEVICE_MEMBER uint32_t ends(uint32_t n) const { return stage(n) + kDensePair; }
   DEVICE_MEMBER uint32_t own_full(int group) const { return barriers + 16 * group; }
-  DEVICE_MEMBER uint32_t full(int n) const { return own_full(kDenseGroups + n % kDenseStages); }
+  DEVICE_MEMBER uint32_t full(uint32_t n) const { return own_full(kDenseGroups + n % kDenseStages); }
   DEVICE_MEMBER static uint32_t empty(uint32_t full) { return full + 8; }
   DEVICE_MEMBER uint32_t pass(int group) const { return passes + kDensePass * group; }
   // A half of the first or the second tile of a stage, described.
-  DEVICE_MEMBER uint32_t half_tile(int n, int half, int second) const {
+  DEVICE_MEMBER uint32_t half_tile(uint32_t n, int half, int second) const {
     return described(stage(n)) + (second * kDenseTile + half * kDenseHalf) / 16;
   }
   DEVICE_MEMBER void init() const {
@@ -211,7 +211,7 @@ struct DenseRing {
     }
     barrier_init_fence();
   }
-  DEVICE_MEMBER void wait(int n) const { barrier_wait(full(n), n / kDenseStages % 2); }
+  DEVICE_MEMBER void wait(uint32_t n) const { barrier_wait(full(n), n / kDenseStages % 2); }
   // The warp is done with what this barrier announced.
   DEVICE_MEMBER static void release(uint32_t full) {
     warp_sync();
@@ -222,7 +222,8 @@ struct DenseRing {
 // The warp that loads. Long items come first: slopes fall from head to head.
 template <class Rows> DEVICE void produce(const Attention& a, const DenseTiles& tiles, const DenseRing& ring) {
   int lane = threadIdx.x % 32, per_head = ceil_div(a.seq, kDenseRows), groups = ceil_div(per_head, kDenseGroups);
-  int items = groups * a.batch * a.heads, n = 0, coming = 0;
+  int items = groups * a.batch * a.heads, coming = 0;
+  uint32_t n = 0;
   int* taken = tiles.taken + Rows::kKernel;
   if (lane == 0) coming = take(taken);
   for (int k = 0;; k++) {
@@ -255,7 +256,7 @@ template <class Rows> DEVICE void produce(const Attention& a, const DenseTiles& 
 
 // What a warpgroup does with half a pair of tiles. The products of the next half run under its arithmetic, and its own
 // products under the arithmetic of the next half. i counts the pairs of this pass, n those of the block.
-template <class Rows> DEVICE void step(Rows& rows, int i, int n, int next, int half, float (&scores)[16],
+template <class Rows> DEVICE void step(Rows& rows, int i, uint32_t n, uint32_t next, int half, float (&scores)[16],
     float (&d)[16], float (&next_scores)[16], float (&next_d)[16]) {
   rows.weigh(i, n, half, scores);
   fence_sums(scores);  // the compiler computes them before it waits for the products of the half before
@@ -268,7 +269,7 @@ template <class Rows> DEVICE void step(Rows& rows, int i, int n, int next, int h
   fence_sums(next_scores), fence_sums(next_d);
 }
 // n: the stage of the first pair.
-template <class Rows> DEVICE void pass_over_tiles(Rows& rows, int n) {
+template <class Rows> DEVICE void pass_over_tiles(Rows& rows, uint32_t n) {
   float x0[16], d0[16], x1[16], d1[16];
   int count = rows.pass.count;
   fence_sums(rows.sums), fence_sums(rows.other_sums);  // zero before a product starts
@@ -285,12 +286,13 @@ template <class Rows> DEVICE void pass_over_tiles(Rows& rows, int n) {
 }
 
 // Passes over pairs that others need.
-DEVICE void skip(const DenseRing& ring, int n, int count) {
+DEVICE void skip(const DenseRing& ring, uint32_t n, int count) {
   for (int i = 0; i < count; i++) ring.wait(n + i), ring.release(ring.full(n + i));
 }
 template <class Rows>
 DEVICE void consume(const Attention& a, const DenseTiles& tiles, const DenseRing& ring, int group, BFloat* dqkv) {
-  for (int k = 0, n = 0;; k++) {
+  uint32_t n = 0;
+  for (int k = 0;; k++) {
     barrier_wait(ring.own_full(group), k % 2);
     Int4 x = load_shared(ring.pass(group)), y = load_shared(ring.pass(group) + 16);
     DensePass pass{x.x, x.y, warp_uniform(x.z), warp_uniform(x.w), warp_uniform(y.x), y.y, y.z};
@@ -356,7 +358,7 @@ struct DenseRows {
   DEVICE_MEMBER static int column() { return 2 * (threadIdx.x % 4); }
 
   // Starts the products of the own tiles with a half of pair n.
-  DEVICE_MEMBER void start(int n, int half, float (&scores)[16], float (&d)[16]) const {
+  DEVICE_MEMBER void start(uint32_t n, int half, float (&scores)[16], float (&d)[16]) const {
     if (half == 0) ring.wait(n);
     wgmma_fence();
     multiply_rows(scores, own, ring.half_tile(n, half, 0));
@@ -442,7 +444,7 @@ struct DenseQueries : DenseRows {
       w[j] = ((u > row + 8 * r) | (u < first[r])) ? kNever : w[j];
     }
   }
-  DEVICE_MEMBER void weigh(int i, int, int half, float (&w)[16]) {
+  DEVICE_MEMBER void weigh(int i, uint32_t, int half, float (&w)[16]) {
     int from = 64 * (tile - i) + 32 * half + column();
     if (i == 0 || 64 * (tile - i) < pass.hidden) hide(from, w);
 #pragma unroll
@@ -455,7 +457,7 @@ struct DenseQueries : DenseRows {
       }
     }
   }
-  DEVICE_MEMBER void multiply(int n, int half, const float (&w)[16], float (&d)[16]) {
+  DEVICE_MEMBER void multiply(uint32_t n, int half, const float (&w)[16], float (&d)[16]) {
 #pragma unroll
     for (int j = 0; j < 16; j++) {
       int r = j / 2 % 2;
@@ -549,7 +551,7 @@ struct DenseKeys : DenseRows {
     copy_bytes(to + kDensePair, tiles.ends + at, full, kQueryEnds);
   }
   // Scores of earlier queries, and of those that begin to read later, become kNever.
-  DEVICE_MEMBER void hide(int i, int n, int half, float (&p)[16]) const {
+  DEVICE_MEMBER void hide(int i, uint32_t n, int half, float (&p)[16]) const {
 #pragma unroll
     for (int c = 0; c < 8; c++) {
       int column = 32 * half + c / 2 * 8 + this->column() + c % 2, t = 64 * (tile + i) + column;
@@ -561,7 +563,7 @@ struct DenseKeys : DenseRows {
       }
     }
   }
-  DEVICE_MEMBER void weigh(int i, int n, int half, float (&p)[16]) {
+  DEVICE_MEMBER void weigh(int i, uint32_t n, int half, float (&p)[16]) {
     if (i == 0 || tile + i >= pass.hidden) hide(i, n, half, p);
     float base[2];
 #pragma unroll
@@ -579,7 +581,7 @@ struct DenseKeys : DenseRows {
       }
     }
   }
-  DEVICE_MEMBER void multiply(int n, int half, const float (&p)[16], float (&d)[16]) {
+  DEVICE_MEMBER void multiply(uint32_t n, int half, const float (&p)[16], float (&d)[16]) {
 #pragma unroll
     for (int j = 0; j < 16; j++) d[j] = p[j] * __builtin_fmaf(d[j], narrow, means[j / 4 * 2 + j % 2]);
     SplitRows weights(p), slopes(d);

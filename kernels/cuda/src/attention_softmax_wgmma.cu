@@ -30,13 +30,13 @@ struct SoftmaxRing {
   __device__ __forceinline__ explicit SoftmaxRing(uint32_t memory)
       : base((memory + 1023) / 1024 * 1024), barriers(base + kSoftmaxTiles), notes(barriers + 16 * kSoftmaxBuffers),
         progress(notes + 16 * kSoftmaxBuffers) {}
-  DEVICE_MEMBER static int own(int group, int item) { return 2 * group + item % 2; }  // a buffer's index
-  DEVICE_MEMBER static int stage(int n) { return 2 * kSoftmaxGroups + n % kSoftmaxStages; }
-  DEVICE_MEMBER uint32_t queries(int group, int item) const { return base + own(group, item) * kHalfTile; }
-  DEVICE_MEMBER uint32_t keys(int n) const {
+  DEVICE_MEMBER static int own(int group, uint32_t item) { return 2 * group + item % 2; }  // a buffer's index
+  DEVICE_MEMBER static int stage(uint32_t n) { return 2 * kSoftmaxGroups + n % kSoftmaxStages; }
+  DEVICE_MEMBER uint32_t queries(int group, uint32_t item) const { return base + own(group, item) * kHalfTile; }
+  DEVICE_MEMBER uint32_t keys(uint32_t n) const {
     return base + (2 * kSoftmaxGroups + n % kSoftmaxStages * 2) * kHalfTile;
   }
-  DEVICE_MEMBER uint32_t values(int n) const { return keys(n) + kHalfTile; }
+  DEVICE_MEMBER uint32_t values(uint32_t n) const { return keys(n) + kHalfTile; }
   DEVICE_MEMBER uint32_t full(int buffer) const { return barriers + 16 * buffer; }
   DEVICE_MEMBER uint32_t empty(int buffer) const { return full(buffer) + 8; }
   DEVICE_MEMBER uint32_t note(int buffer) const { return notes + 16 * buffer; }
@@ -53,18 +53,18 @@ struct SoftmaxRing {
     for (int g = 0; g < kSoftmaxGroups; g++) store_shared_word(reached(g), 0), store_shared_word(done(g), 0);
     barrier_init_fence();
   }
-  DEVICE_MEMBER void wait(int n) const { barrier_wait(full(stage(n)), n / kSoftmaxStages % 2); }
+  DEVICE_MEMBER void wait(uint32_t n) const { barrier_wait(full(stage(n)), n / kSoftmaxStages % 2); }
   // The warp is done with a buffer.
   DEVICE_MEMBER void release(int buffer) const {
     warp_sync();
     if (threadIdx.x % 32 == 0) barrier_arrive(empty(buffer));
   }
   // A warpgroup tells where it is.
-  DEVICE_MEMBER static void tell(uint32_t word, int value) {
-    if (threadIdx.x % 128 == 0) store_shared_word(word, (uint32_t)value);
+  DEVICE_MEMBER static void tell(uint32_t word, uint32_t value) {
+    if (threadIdx.x % 128 == 0) store_shared_word(word, value);
   }
   // Starts the products of queries with half of tile n of keys.
-  DEVICE_MEMBER void multiply(float (&products)[16], uint32_t queries, int n, int half) const {
+  DEVICE_MEMBER void multiply(float (&products)[16], uint32_t queries, uint32_t n, int half) const {
     if (half == 1) wait(n);
     wgmma_fence();
     multiply_rows(products, described(queries), described(keys(n)) + half * 256);
@@ -184,7 +184,7 @@ struct SoftmaxOutput {
 // What a warpgroup does with half a tile of keys. Products with the next half are under way while scores become
 // weights. i counts the tiles of this pass, n those of the block.
 template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows, uint32_t queries, int from, int i,
-    int n, int next, float slope, float factor, float (&x)[16], float (&next_x)[16]) {
+    uint32_t n, uint32_t next, float slope, float factor, float (&x)[16], float (&next_x)[16]) {
   constexpr bool kFirst = kHalf == 1;  // the half with the later keys
   float change[2];
   bool changed = rows.weigh(x, from + 32 * kHalf, slope, factor, change);
@@ -212,11 +212,11 @@ template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows
 
 // Passes over up to `count` tiles, from n and `tile` on, until no warp of the warpgroup needs what is left. Returns the
 // n of what comes then.
-DEVICE int pass_over_keys(const SoftmaxRing& ring, SoftmaxRows& rows, const Head& h, uint32_t queries, int group,
-    int tile, int n, int count) {
+DEVICE uint32_t pass_over_keys(const SoftmaxRing& ring, SoftmaxRows& rows, const Head& h, uint32_t queries, int group,
+    int tile, uint32_t n, int count) {
   float slope = (float)h.slope, factor = 4 * h.a.scale * h.a.query_unit;
   float x0[16], x1[16];
-  n = warp_uniform(n), queries = warp_uniform(queries);
+  n = (uint32_t)warp_uniform((int)n), queries = (uint32_t)warp_uniform((int)queries);
   ring.multiply(x1, queries, n, 1);
   wgmma_wait<0>();
   fence_sums(x1);
@@ -236,7 +236,8 @@ DEVICE int pass_over_keys(const SoftmaxRing& ring, SoftmaxRows& rows, const Head
 }
 
 DEVICE void consume(const Attention& a, const SoftmaxRing& ring, int group, const SoftmaxOutput& to) {
-  for (int k = 0, n = 0;; k++) {
+  uint32_t n = 0;
+  for (int k = 0;; k++) {
     int own = ring.own(group, k);
     barrier_wait(ring.full(own), k / 2 % 2);
     Int4 note = load_shared(ring.note(own));
@@ -266,7 +267,7 @@ DEVICE void consume(const Attention& a, const SoftmaxRing& ring, int group, cons
 }
 
 // Waits until tile n of item k is due: the producer is two tiles ahead. False if no warpgroup needs it.
-DEVICE bool due(const SoftmaxRing& ring, int k, int n, bool at_once) {
+DEVICE bool due(const SoftmaxRing& ring, int k, uint32_t n, bool at_once) {
   for (;;) {
     int reached = 0, done = kLastItem;
 #pragma unroll
@@ -275,7 +276,7 @@ DEVICE bool due(const SoftmaxRing& ring, int k, int n, bool at_once) {
       done = min(done, (int)load_shared_word(ring.done(g)));
     }
     if (done > k) return false;
-    if (at_once || n <= reached + 2) return true;
+    if (at_once || (int)n <= reached + 2) return true;
     sleep_nanoseconds(50);
   }
 }
@@ -284,7 +285,8 @@ DEVICE bool due(const SoftmaxRing& ring, int k, int n, bool at_once) {
 DEVICE void produce(const Attention& a, const SoftmaxRing& ring, const HalfTile* queries, const HalfTile* keys,
     const HalfTile* values, int* taken) {
   int lane = threadIdx.x % 32, per_head = tiles_of(a), groups = ceil_div(per_head, kSoftmaxGroups);
-  int items = groups * a.batch * a.heads, n = 0, coming = 0;
+  int items = groups * a.batch * a.heads, coming = 0;
+  uint32_t n = 0;
   if (lane == 0) coming = take(taken);
   for (int k = 0;; k++) {
     int item = shuffle(coming, 0), sequence = item / groups % a.batch;
@@ -308,7 +310,8 @@ DEVICE void produce(const Attention& a, const SoftmaxRing& ring, const HalfTile*
       }
     }
     int last = over ? top : Head(a, head).first(64 * max(from, 0)) / 64;
-    for (int tile = top, first = n; tile >= last; tile--, n++) {
+    uint32_t first = n;
+    for (int tile = top; tile >= last; tile--, n++) {
       int stage = ring.stage(n);
       barrier_wait(ring.empty(stage), n / kSoftmaxStages % 2 ^ 1);
       if (!over && !due(ring, k, n, n <= first + kSoftmaxGroups)) break;
