@@ -99,24 +99,17 @@ struct SoftmaxRows {
       most[r] *= 2 * h.a.scale * h.a.query_unit;
     }
   }
-  // Turns products of halved integers into scores of keys from `from` on, and those into weights: 2^(score * log2 e -
-  // reference). A row's reference follows its best score, so that weights fit float16. Returns what sums are multiplied
-  // by for that, nearly always 1.
+  // Turns products of halved integers into scores of keys from `from` on, but for what a row has in common, and those
+  // into weights: 2^(score * log2 e - reference). A row's reference follows its best score, so that weights fit float16.
+  // Returns what sums are multiplied by for that, nearly always 1.
   DEVICE_MEMBER bool weigh(float (&x)[16], int from, float slope, float factor, float (&change)[2]) {
     constexpr float kRoom = 15.5f, kUsual = 8;  // powers of two: of the largest weight, and of one after a change
     int key = from + 2 * ((int)threadIdx.x % 4);
-    float top[2];
+    float top[2], common[2];
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-      float base = -slope * (float)(row + 8 * r - key);
+    for (int r = 0; r < 2; r++) common[r] = -slope * (float)(row + 8 * r - from);
 #pragma unroll
-      for (int c = 0; c < 4; c++)
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-          float& s = x[4 * c + 2 * r + e];
-          s = __builtin_fmaf(s, factor, __builtin_fmaf(slope, (float)(8 * c + e), base));
-        }
-    }
+    for (int j = 0; j < 16; j++) x[j] = __builtin_fmaf(x[j], factor, slope * (float)(key - from + j / 4 * 8 + j % 2));
     if (from + 31 > row - (int)threadIdx.x % 32 / 4 || from < latest) {
 #pragma unroll
       for (int j = 0; j < 16; j++) {
@@ -129,6 +122,7 @@ struct SoftmaxRows {
       top[r] = x[2 * r];
 #pragma unroll
       for (int j = 1; j < 8; j++) top[r] = max(top[r], x[j / 2 * 4 + 2 * r + j % 2]);
+      top[r] += common[r];
     }
     best.add(top, from);
     bool changed =
@@ -145,12 +139,12 @@ struct SoftmaxRows {
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      float sum = 0;
+      float sum = 0, shift = __builtin_fmaf(common[r], kLog2E, -reference[r]);
 #pragma unroll
       for (int c = 0; c < 4; c++) {
         float &u = x[4 * c + 2 * r], &v = x[4 * c + 2 * r + 1];
-        u = exp2_fast(__builtin_fmaf(u, kLog2E, -reference[r]));
-        v = exp2_fast(__builtin_fmaf(v, kLog2E, -reference[r]));
+        u = exp2_fast(__builtin_fmaf(u, kLog2E, shift));
+        v = exp2_fast(__builtin_fmaf(v, kLog2E, shift));
         sum += u + v;
       }
       total[r] += sum;
