@@ -249,6 +249,7 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
   SoftmaxQueries<kSigns> q;
   q.load(h, queries, row0);
   SoftmaxScores<kSigns> scores(h);
+  SoftmaxReach reach(scores.slope);
   SoftmaxSums sums;
   SoftmaxBest best;
   TileStarts<kSeparate> starts(h, row0);
@@ -288,7 +289,7 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       int t = row0 + lane / 4 + 8 * r;
-      int from = first_needed(t, scores.slope, q.most[r], sums.reference[r], sums.total[r]);
+      int from = reach.first(t, q.most[r], sums.reference[r], sums.total[r]);
       if (t < a.seq) needed = min(needed, from);
     }
     needed = max(warp_min(needed), starts.earliest);
@@ -305,7 +306,8 @@ DEVICE float read_channel(const Head& h, const HalfTile* values, int t, int c, i
   ExactQueries<1> query(h, at);
   double best = exact_score(query, pointer), total = 0, sum = 0;
   float most = (float)(h.a.products[0] - best);  // of any query
-  for (int u = max(h.first(t), first_needed(t, (float)h.slope, most + 42)) + threadIdx.x; u <= t; u += 256) {
+  int first = max(h.first(t), SoftmaxReach((float)h.slope).first(t, most + 42));
+  for (int u = first + threadIdx.x; u <= t; u += 256) {
     double p = exponential(exact_score(query, u) - best);
     uint32_t two = load_word(values[u / 64].words + u % 64 * 32 + (c / 8 ^ u % 8) * 4 + c % 8 / 2);
     total += p;

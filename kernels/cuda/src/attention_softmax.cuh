@@ -209,19 +209,24 @@ DEVICE void write_levels(const Head& h, const SoftmaxLevels& levels, const float
   }
 }
 
-// The first key that query t needs where keys may be left out that weigh exp(-spare) together, as long as none has a
-// score above 0: from distance n on they weigh at most exp(-slope * n) / slope.
-DEVICE int first_needed(int t, float slope, float spare) {
-  float far = (spare - log2_fast(slope) * (1 / kLog2E)) / slope;
-  return (int)max((float)t - max(far, 0.0f) - 1, 0.0f);
-}
-// The same for a lane's query t, whose scores are at most `most` without distance. Weights are 2^(score * log2 e -
-// reference); total is the lane's part of their sum.
-DEVICE int first_needed(int t, float slope, float most, float reference, float total) {
-  total += shuffle_xor(total, 1);
-  total += shuffle_xor(total, 2);
-  return first_needed(t, slope, most - (reference + log2_fast(SoftmaxLevels::kLeft * total)) * (1 / kLog2E));
-}
+// How far back queries of a head need keys. If none has a score above 0, those from distance n on weigh at most
+// exp(-slope * n) / slope together.
+struct SoftmaxReach {
+  float inverse, whole;  // of the slope; what all keys weigh, as a logarithm
+  __device__ __forceinline__ explicit SoftmaxReach(float slope)
+      : inverse(1 / slope), whole(-log2_fast(slope) * (1 / kLog2E)) {}
+  // The first key that query t needs where keys may be left out that weigh exp(-spare) together.
+  DEVICE_MEMBER int first(int t, float spare) const {
+    return (int)max((float)t - max((spare + whole) * inverse, 0.0f) - 1, 0.0f);
+  }
+  // The same for a lane's query t, whose scores are at most `most` without distance. Weights are 2^(score * log2 e -
+  // reference); total is the lane's part of their sum.
+  DEVICE_MEMBER int first(int t, float most, float reference, float total) const {
+    total += shuffle_xor(total, 1);
+    total += shuffle_xor(total, 2);
+    return first(t, most - (reference + log2_fast(SoftmaxLevels::kLeft * total)) * (1 / kLog2E));
+  }
+};
 
 // Writes what a lane's rows read, and their pointers.
 template <int kKeys> DEVICE void finish(const Head& h, const SoftmaxBest& best, const float (&sums)[32],

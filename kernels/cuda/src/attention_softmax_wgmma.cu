@@ -156,11 +156,11 @@ struct SoftmaxRows {
     for (int j = 0; j < 32; j++) sums[j] *= change[j / 2 % 2];
   }
   // The first key that the warp needs.
-  DEVICE_MEMBER int needed(int seq, float slope) const {
+  DEVICE_MEMBER int needed(int seq, const SoftmaxReach& reach) const {
     int least = 0x7fffffff;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      int from = max(first_needed(row + 8 * r, slope, most[r], reference[r], total[r]), first[r]);
+      int from = max(reach.first(row + 8 * r, most[r], reference[r], total[r]), first[r]);
       if (row + 8 * r < seq) least = min(least, from);
     }
     return warp_min(least);
@@ -209,6 +209,7 @@ template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows
 DEVICE uint32_t pass_over_keys(const SoftmaxRing& ring, SoftmaxRows& rows, const Head& h, uint32_t queries, int group,
     int tile, uint32_t n, int count) {
   float slope = (float)h.slope, factor = 4 * h.a.scale * h.a.query_unit;
+  SoftmaxReach reach(slope);
   float x0[16], x1[16];
   n = (uint32_t)warp_uniform((int)n), queries = (uint32_t)warp_uniform((int)queries);
   ring.multiply(x1, queries, n, 1);
@@ -219,7 +220,7 @@ DEVICE uint32_t pass_over_keys(const SoftmaxRing& ring, SoftmaxRows& rows, const
     ring.tell(ring.reached(group), n);
     step<1>(ring, rows, queries, 64 * (tile - i), i, n, n, slope, factor, x1, x0);
     step<0>(ring, rows, queries, 64 * (tile - i), i, n, i + 1 < count ? n + 1 : n, slope, factor, x0, x1);
-    needed = rows.needed(h.a.seq, slope);
+    needed = rows.needed(h.a.seq, reach);
   }
   wgmma_wait<0>();
   fence_sums(rows.tile);
