@@ -259,10 +259,11 @@ template <class Rows> DEVICE void produce(const Attention& a, const DenseTiles& 
 template <class Rows> DEVICE void step(Rows& rows, int i, uint32_t n, uint32_t next, int half, float (&scores)[16],
     float (&d)[16], float (&next_scores)[16], float (&next_d)[16]) {
   rows.weigh(i, n, half, scores);
-  fence_sums(scores);  // the compiler computes them before it waits for the products of the half before
-  wgmma_wait<0>();
-  if (half == 0 && i > 0) rows.ring.release(rows.ring.full(n - 1));
+  keep_order(scores[0]);
+  wgmma_wait<0>();  // for the products of the half before
   rows.start(next, 1 - half, next_scores, next_d);
+  keep_order(scores[1]);
+  if (half == 0 && i > 0) rows.ring.release(rows.ring.full(n - 1));
   rows.multiply(n, half, scores, d);
   wgmma_commit();
   wgmma_wait<1>();  // for the next half's scores: its own products go on

@@ -182,9 +182,11 @@ template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows
   constexpr bool kFirst = kHalf == 1;  // the half with the later keys
   float change[2];
   bool changed = rows.weigh(x, from + 32 * kHalf, slope, factor, change);
-  fence_sums(x);  // the compiler computes them before it waits
-  wgmma_wait<0>();
+  keep_order(x[0]);
+  wgmma_wait<0>();  // for the products of the half before
   fence_sums(rows.tile);
+  ring.multiply(next_x, queries, next, kFirst ? 0 : 1);
+  keep_order(x[1]);
   if (kFirst) {
 #pragma unroll
     for (int j = 0; j < 32; j++) rows.all[j] += rows.tile[j];
@@ -195,7 +197,6 @@ template <int kHalf> DEVICE void step(const SoftmaxRing& ring, SoftmaxRows& rows
     if (!kFirst) rows.scale(rows.tile, change);
   }
   fence_sums(rows.tile);
-  ring.multiply(next_x, queries, next, kFirst ? 0 : 1);
   SplitRows weights(x);
   wgmma_fence();
   weights.multiply<!kFirst>(rows.tile, described(ring.values(n)) + kHalf * 256);

@@ -68,6 +68,24 @@ DEVICE void wgmma_f16_add(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
 DEVICE void fence_sums(float (&d)[16]) { asm volatile("" : SUMS_16("+f", d)::"memory"); }
 DEVICE void fence_sums(float (&d)[32]) { asm volatile("" : SUMS_32("+f", d)::"memory"); }
 
+// Ends a basic block: arithmetic above stays above, and what is below stays below. ptxas moves both across everything
+// else, so that products would not run under the arithmetic that is meant to hide them. x is an ordinary number: nothing
+// waits. It would for an even moment of the clock, because a branch around less, or around nothing, would be left out.
+DEVICE void keep_order(float x) {
+  asm volatile(
+      "{ .reg .pred never, odd;\n\t"
+      ".reg .b32 clock;\n\t"
+      "setp.gt.f32 never, %0, 0f7f000000;\n\t"
+      "@!never bra done;\n"
+      "again:\n\t"
+      "mov.u32 clock, %%clock;\n\t"
+      "and.b32 clock, clock, 1;\n\t"
+      "setp.ne.u32 odd, clock, 0;\n\t"
+      "@odd bra again;\n"
+      "done:\n\t}" ::"f"(x)
+      : "memory");
+}
+
 // A place in shared memory, a multiple of 1,024, as the matrix unit's description of it has it. One more is 16 bytes
 // further on: 8 channels; 8 more are a row.
 DEVICE uint32_t described(uint32_t address) { return (uint32_t)swizzled_tile(address); }
