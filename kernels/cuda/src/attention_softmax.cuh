@@ -164,9 +164,6 @@ struct SoftmaxLevels {
   }
 
   DEVICE_MEMBER int level(float x) const { return bits == 1 ? x >= 0 : rule.level(x); }
-  DEVICE_MEMBER bool sure(float x, float error) const {
-    return __builtin_fabsf(bits == 1 ? x : rule.off(x, rule.border(x))) > error;
-  }
   // Writes the level of a channel, bit `bit` of word w, whose bits are 0.
   DEVICE_MEMBER void add(
       const Head& h, int level, int t, int w, int bit, uint32_t* out, int* popcounts, long plane_words) const {
@@ -177,36 +174,57 @@ struct SoftmaxLevels {
   }
 };
 
-// Writes what query g + 8 r reads. Channels that are not sure become 0, and are marked.
-DEVICE void write_levels(const Head& h, const SoftmaxLevels& levels, const float (&sums)[32], float total, int r,
-    int t, uint32_t* out, int* popcounts, uint32_t* unsure, long plane_words) {
-  int lane = threadIdx.x % 32;
-  float scale = levels.unit / total, error = levels.error(t);
+DEVICE uint32_t or_of_four(uint32_t x) {
 #pragma unroll
-  for (int w = 0; w < 2; w++) {
-    int index[8];
-    uint32_t open = 0;
+  for (int mask = 1; mask < 4; mask *= 2) x |= (uint32_t)shuffle_xor((int)x, mask);
+  return x;
+}
+
+// The levels of a lane's eight channels of a word, and whether they are open: byte c of even and odd ones is that of
+// channel 8 c + 2 t and 8 c + 2 t + 1 of lane t.
+struct EightLevels {
+  uint32_t levels[2] = {}, open[2] = {};
+
+  // kSigns: levels of one bit.
+  template <bool kSigns> DEVICE_MEMBER void find(
+      const SoftmaxLevels& rule, const float (&sums)[32], int w, int r, float scale, float error) {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float x = sums[16 * w + i / 2 * 4 + 2 * r + i % 2] * scale;
-      bool sure = levels.sure(x, error);
-      index[i] = sure ? levels.level(x) : 0;
-      open |= (uint32_t)!sure << (i / 2 * 8 + i % 2);
-    }
-    open <<= 2 * (lane % 4);
-#pragma unroll
-    for (int mask = 1; mask < 4; mask *= 2) open |= (uint32_t)shuffle_xor((int)open, mask);
-    if (t < h.a.seq && lane % 4 == 0) unsure[2 * h.query(t) + w] = open;
-    for (int b = 0; b < levels.bits; b++) {
-      uint32_t word = 0;
-#pragma unroll
-      for (int i = 0; i < 8; i++) word |= (uint32_t)(index[i] >> b & 1) << (i / 2 * 8 + i % 2);
-      word <<= 2 * (lane % 4);
-#pragma unroll
-      for (int mask = 1; mask < 4; mask *= 2) word |= (uint32_t)shuffle_xor((int)word, mask);
-      if (t < h.a.seq && lane % 4 == 0) h.write(out + b * plane_words, popcounts, t, w, word, b);
+      bool sure = __builtin_fabsf(kSigns ? x : rule.rule.off(x, rule.rule.border(x))) > error;
+      uint32_t level = kSigns ? x >= 0 : (uint32_t)rule.rule.level(x);
+      levels[i % 2] |= sure ? level << 8 * (i / 2) : 0;
+      open[i % 2] |= (uint32_t)!sure << 8 * (i / 2);
     }
   }
+  // Bit b of all channels of the word, in all four lanes.
+  DEVICE_MEMBER static uint32_t word(const uint32_t (&bytes)[2], int b) {
+    uint32_t even = bytes[0] >> b & 0x01010101u, odd = bytes[1] >> b & 0x01010101u;
+    return or_of_four((even | odd << 1) << 2 * (threadIdx.x % 4));
+  }
+};
+
+// Writes what query g + 8 r reads. Channels that are not sure become 0, and are marked.
+DEVICE void write_levels(const Head& h, const SoftmaxLevels& rule, const float (&sums)[32], float total, int r, int t,
+    uint32_t* out, int* popcounts, uint32_t* unsure, long plane_words) {
+  float scale = rule.unit / total, error = rule.error(t);
+  bool writes = t < h.a.seq && threadIdx.x % 4 == 0;
+  int count = 0;
+#pragma unroll
+  for (int w = 0; w < 2; w++) {
+    EightLevels eight;
+    if (rule.bits == 1) eight.find<true>(rule, sums, w, r, scale, error);
+    else eight.find<false>(rule, sums, w, r, scale, error);
+    uint32_t open = eight.word(eight.open, 0);
+    if (writes) unsure[2 * h.query(t) + w] = open;
+    uint32_t* to = out + (h.row0 + t) * h.a.out_words + 2 * h.head + w;
+    for (int b = 0; b < rule.bits; b++) {
+      uint32_t word = eight.word(eight.levels, b);
+      if (writes) to[b * plane_words] = word;
+      count += popcount(word) << b;
+    }
+  }
+  if (writes) add_to(popcounts + h.row0 + t, count);
 }
 
 // How far back queries of a head need keys. If none has a score above 0, those from distance n on weigh at most
