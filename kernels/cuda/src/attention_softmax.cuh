@@ -191,8 +191,9 @@ struct EightLevels {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float x = sums[16 * w + i / 2 * 4 + 2 * r + i % 2] * scale;
-      bool sure = __builtin_fabsf(kSigns ? x : rule.rule.off(x, rule.rule.border(x))) > error;
-      uint32_t level = kSigns ? x >= 0 : (uint32_t)rule.rule.level(x);
+      float border = rule.rule.border(x), off = kSigns ? x : rule.rule.off(x, border);
+      bool sure = __builtin_fabsf(off) > error;
+      uint32_t level = kSigns ? off > 0 : (uint32_t)rule.rule.beside(border, off > 0);
       levels[i % 2] |= sure ? level << 8 * (i / 2) : 0;
       open[i % 2] |= (uint32_t)!sure << 8 * (i / 2);
     }

@@ -67,10 +67,14 @@ struct MidRise {
   DEVICE_MEMBER float border(float u) const { return __builtin_fmaf(min(max(u, -last), last), scale, 12582912.0f); }
   // How far u lies above a border.
   DEVICE_MEMBER float off(float u, float border) const { return __builtin_fmaf(12582912.0f - border, step, u); }
+  // The level above or below a border.
+  DEVICE_MEMBER int beside(float border, bool above) const {
+    return as_int(border) - 0x4b400000 + half - 1 + (above ? 1 : 0);
+  }
   DEVICE_MEMBER int level(float u) const {
     float nearest = border(u), above = off(u, nearest);
     float bar = as_float((~as_int(nearest) & 1) * lost);
-    return as_int(nearest) - 0x4b400000 + half - 1 + (above > bar ? 1 : 0);
+    return beside(nearest, above > bar);
   }
 };
 
