@@ -210,20 +210,20 @@ DEVICE void write_levels(const Head& h, const SoftmaxLevels& rule, const float (
     uint32_t* out, int* popcounts, uint32_t* unsure, long plane_words) {
   float scale = rule.unit / total, error = rule.error(t);
   bool writes = t < h.a.seq && threadIdx.x % 4 == 0;
-  int count = 0;
+  EightLevels words[2];
 #pragma unroll
   for (int w = 0; w < 2; w++) {
-    EightLevels eight;
-    if (rule.bits == 1) eight.find<true>(rule, sums, w, r, scale, error);
-    else eight.find<false>(rule, sums, w, r, scale, error);
-    uint32_t open = eight.word(eight.open, 0);
-    if (writes) unsure[2 * h.query(t) + w] = open;
-    uint32_t* to = out + (h.row0 + t) * h.a.out_words + 2 * h.head + w;
-    for (int b = 0; b < rule.bits; b++) {
-      uint32_t word = eight.word(eight.levels, b);
-      if (writes) to[b * plane_words] = word;
-      count += popcount(word) << b;
-    }
+    if (rule.bits == 1) words[w].find<true>(rule, sums, w, r, scale, error);
+    else words[w].find<false>(rule, sums, w, r, scale, error);
+  }
+  Int2 open = {(int)words[0].word(words[0].open, 0), (int)words[1].word(words[1].open, 0)};
+  if (writes) *(Int2*)(unsure + 2 * h.query(t)) = open;
+  uint32_t* to = out + (h.row0 + t) * h.a.out_words + 2 * h.head;
+  int count = 0;
+  for (int b = 0; b < rule.bits; b++) {
+    Int2 two = {(int)words[0].word(words[0].levels, b), (int)words[1].word(words[1].levels, b)};
+    if (writes) *(Int2*)(to + b * plane_words) = two;
+    count += (popcount((uint32_t)two.x) + popcount((uint32_t)two.y)) << b;
   }
   if (writes) add_to(popcounts + h.row0 + t, count);
 }
