@@ -113,9 +113,8 @@ func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention,
 	if err != nil {
 		return err
 	}
-	l := d.launch(grid(tiles, heads))
 	if d.hopper {
-		l = d.launch(grid(min(d.multiprocessors, ceilDiv(tiles, kSoftmaxGroups)*heads)))
+		l := d.launch(grid(min(d.multiprocessors, ceilDiv(tiles, kSoftmaxGroups)*heads)))
 		err = l.attendSoftmaxWgmma(v, queries, keys, values, taken, to.data, to.popcounts, pointers, unsure, to.bits,
 			to.planeBytes/4)
 	} else {
@@ -123,7 +122,8 @@ func (d *Device) attendSoftmax64(to *planes, pointers cu.DevicePtr, v attention,
 		if a.Starts != nil {
 			kernel = either(levels, launch.attendSoftmax64QueryLevelsSeparate, launch.attendSoftmax64Separate)
 		}
-		err = kernel(l, v, queries, keys, values, to.data, to.popcounts, pointers, unsure, to.bits, to.planeBytes/4)
+		err = kernel(d.launch(grid(tiles, heads)), v, queries, keys, values, to.data, to.popcounts, pointers, unsure,
+			to.bits, to.planeBytes/4)
 	}
 	if err != nil {
 		return err
