@@ -35,9 +35,10 @@ func (d *Device) attention(queries, keys, values *planes, a kernels.Attention) (
 		scale: float32(1 / math.Sqrt(float64(a.HeadDim))), scalars: d.memory.scalars,
 		starts: int32s(a.Starts, a.Batch*a.Seq),
 	}
-	if a.Kind.Rule().Noise && a.Noise != nil {
+	switch noise := a.Kind.Rule().Noise; {
+	case noise && a.Noise != nil:
 		v.noise = float32s(a.Noise, a.Batch*a.Heads*a.Seq*a.Seq)
-	} else if a.Gumbel {
+	case noise && a.Gumbel:
 		v.gumbel = 1
 	}
 	scores := fmt.Sprintf("scores of %d channels, queries of %v", a.HeadDim, queries.quantization)
@@ -241,15 +242,16 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 		default:
 			return errUnknownKind(a.Kind)
 		}
-		if d.hopper && a.Kind == kernels.Softmax && v.dim == 64 && to.bfloat16 && (to.at|grad.at)%16 == 0 {
-			return d.softmaxBackward(to.at, grad.at, list, v, a)
+		aligned := to.bfloat16 && (to.at|grad.at)%16 == 0
+		if d.hopper && aligned && v.inWarpgroups(a.Kind) {
+			return d.warpgroupsBackward(to.at, grad.at, list, v, a)
 		}
 		stats, err := d.scratch("query statistics", 24*heads*a.Seq)
 		if err != nil {
 			return err
 		}
 		inTiles := v.valuePlanes == 1 && v.tiled() && (a.Kind == kernels.Softmax || v.gumbel == 1)
-		if inTiles && to.bfloat16 && (to.at|grad.at)%16 == 0 {
+		if inTiles && aligned {
 			family, l := denseKernels64Of(a), d.launch(grid(ceilDiv(a.Seq, 64), heads))
 			if err := family.denseQueries64(l, v, grad.at, list, stats, to.at); err != nil {
 				return err
@@ -268,11 +270,19 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 	})
 }
 
-// softmaxBackward takes tiles of queries and keys through the matrix units of warpgroups.
-func (d *Device) softmaxBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
-	perHead := ceilDiv(a.Seq, kDenseRows)
-	tiles := a.Batch * a.Heads * perHead
-	at, err := d.scratch("tiles of attention", tiles*(2*kDensePair+kDenseRows*kQueryStart+kQueryEnds+kQueryRange)+8)
+// inWarpgroups says whether heads and sequences fit warpgroupsBackward. Weights of a pointer's head are kept, 1.6 GB of
+// the longest sequence.
+func (v attention) inWarpgroups(kind kernels.AttentionKind) bool {
+	noise := v.gumbel == 1 && v.seq%4 == 0 && v.seq <= 32768
+	return v.dim == 64 && (kind == kernels.Softmax || kind == kernels.Pointer && noise)
+}
+
+// warpgroupsBackward takes tiles of queries and keys through the matrix units of warpgroups.
+func (d *Device) warpgroupsBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
+	heads, perHead := a.Batch*a.Heads, ceilDiv(a.Seq, kDenseRows)
+	tiles, launches := heads*perHead, 1
+	at, err := d.scratch("tiles of attention",
+		tiles*(2*kDensePair+kDenseRows*kQueryStart+kQueryEnds+kQueryRange)+8*heads)
 	if err != nil {
 		return err
 	}
@@ -283,16 +293,33 @@ func (d *Device) softmaxBackward(dqkv, dOut, pointers cu.DevicePtr, v attention,
 	t := denseTiles{
 		queries: take(kDensePair), keys: take(kDensePair),
 		starts: take(kDenseRows * kQueryStart), ends: take(kQueryEnds), ranges: take(kQueryRange),
+		taken: at,
 	}
-	t.taken = at
-	if err := d.launch(grid(a.Heads, 2*perHead, a.Batch)).denseTiles(v, dOut, pointers, t); err != nil {
+	spread, queries, keys := launch.denseTiles, launch.denseQueriesWgmma, launch.denseKeysWgmma
+	if a.Kind == kernels.Pointer {
+		spread, queries, keys = launch.denseTilesPointer, launch.denseQueriesWgmmaPointer, launch.denseKeysWgmmaPointer
+		weights := kWeights * perHead * (perHead + 1) / 2 // of a head
+		launches = ceilDiv(heads, max(1, d.weightBytes/weights))
+		if t.weights, err = d.scratch("weights of pointers", ceilDiv(heads, launches)*weights); err != nil {
+			return err
+		}
+	}
+	t.heads = int32(ceilDiv(heads, launches))
+	if err := spread(d.launch(grid(a.Heads, 2*perHead, a.Batch)), v, dOut, pointers, t); err != nil {
 		return err
 	}
-	l := d.launch(grid(min(d.multiprocessors, ceilDiv(perHead, kDenseGroups)*a.Batch*a.Heads)))
-	if err := l.denseQueriesWgmma(v, t, dqkv); err != nil {
-		return err
+	for ; int(t.turn) < heads; t.turn += t.heads {
+		t.heads = min(t.heads, int32(heads)-t.turn)
+		l := d.launch(grid(min(d.multiprocessors, ceilDiv(perHead, kDenseGroups)*int(t.heads))))
+		if err := queries(l, v, t, dqkv); err != nil {
+			return err
+		}
+		if err := keys(l, v, t, dqkv); err != nil {
+			return err
+		}
+		t.taken += 8
 	}
-	return l.denseKeysWgmma(v, t, dqkv)
+	return nil
 }
 
 func denseKernels64Of(a kernels.Attention) denseKernels64 {

@@ -32,6 +32,7 @@ type Device struct {
 	name            string
 	hopper          bool // has warpgroup matrix units, and is meant to use them
 	multiprocessors int
+	weightBytes     int // what working memory for weights of pointers may take, unless one head takes more
 	context         cu.CUContext
 	stream          cu.Stream
 	side            cu.Stream // for memory that is readied while the other stream records a graph
@@ -129,6 +130,7 @@ func (d *Device) describe(device cu.Device, o Options) (err error) {
 	if err := supports(d.name, major, minor, cu.Version()); err != nil {
 		return err
 	}
+	d.weightBytes = 2 << 30
 	d.hopper = major == 9 && !o.Plain // sm_90a code runs on compute capability 9.0 alone
 	return nil
 }

@@ -37,7 +37,7 @@ func TestDevice(t *testing.T) {
 			devicetest.Run(t, func(t testing.TB) kernels.Device {
 				d := open(t, o)
 				if name == "TwoMultiprocessors" {
-					d.multiprocessors = 2
+					d.multiprocessors, d.weightBytes = 2, 1
 				}
 				return d
 			})

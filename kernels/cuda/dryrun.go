@@ -31,7 +31,8 @@ func (d *Device) Room() (int, error) {
 func (d *Device) DryRun(f func(kernels.Device) error) (bytes int, err error) {
 	r := &Device{
 		index: d.index, name: d.name, hopper: d.hopper, multiprocessors: d.multiprocessors,
-		context: d.context, loaded: d.loaded, dryRun: true,
+		weightBytes: d.weightBytes,
+		context:     d.context, loaded: d.loaded, dryRun: true,
 	}
 	if err := r.memory.open(r); err != nil {
 		return 0, err

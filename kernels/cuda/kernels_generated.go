@@ -105,8 +105,11 @@ var modules = []module{
 	}},
 	{"attention_dense_wgmma", "sm_90a", []kernel{
 		{timing.Operation{Name: "dense_tiles", Category: timing.Attention, Float: true}, 256, 0},
+		{timing.Operation{Name: "dense_tiles_pointer", Category: timing.Attention, Float: true}, 256, 0},
 		{timing.Operation{Name: "dense_queries_wgmma", Category: timing.Attention, Float: true}, 384, 175328},
+		{timing.Operation{Name: "dense_queries_wgmma_pointer", Category: timing.Attention, Float: true}, 384, 175328},
 		{timing.Operation{Name: "dense_keys_wgmma", Category: timing.Attention, Float: true}, 384, 175328},
+		{timing.Operation{Name: "dense_keys_wgmma_pointer", Category: timing.Attention, Float: true}, 384, 230400},
 	}},
 	{"attention_softmax", "sm_80", []kernel{
 		{timing.Operation{Name: "spread_heads", Category: timing.Attention}, 256, 0},
@@ -295,16 +298,19 @@ const (
 	kDenseHalf        = 4096
 	kDensePair        = 16384
 	kQueryStart       = 16
-	kQueryEnds        = 768
+	kQueryEnds        = 1024
 	kQueryRange       = 16
+	kWeightsHigh      = 8192
+	kWeights          = 12288
 	kLastKey          = 2147483647
+	kFirst            = 512
+	kPointers         = 768
 	kDenseGroups      = 2
-	kDenseStages      = 8
 	kDenseThreads     = 384
-	kDenseStage       = 17408
-	kDenseBuffers     = 10
 	kDensePass        = 32
+	kDenseOwn         = 17408
 	kDenseShared      = 175328
+	kKeptShared       = 230400
 	kHalfTile         = 8192
 	kLastItem         = 2147483647
 	kSoftmaxGroups    = 3
@@ -418,19 +424,25 @@ var _ [40]byte = [unsafe.Sizeof(levels{})]byte{}
 // denseTiles is struct DenseTiles of the sources.
 //
 // Working memory, for each head ceil(seq / 64) tiles of 64 rows: queries with their do behind them, keys with their
-// values. Tiles are 64 x 64 float16 in the order of the matrix unit's swizzle: piece i of eight channels of row r is
-// the piece i ^ r % 8 of the row. Rows beyond the sequence are zero.
+// values, in the rows of key_row. Tiles are 64 x 64 float16 in the order of the matrix unit's swizzle: piece i of eight
+// channels of row r is the piece i ^ r % 8 of the row. Rows beyond the sequence are zero.
 type denseTiles struct {
 	queries cu.DevicePtr
 	keys    cu.DevicePtr
 	starts  cu.DevicePtr
 	ends    cu.DevicePtr
 	ranges  cu.DevicePtr
-	taken   cu.DevicePtr // how many items of work blocks have taken, of the kernel for queries and of that for keys
+	// How many items of work blocks have taken, of the kernel for queries and of that for keys. Each launch has its own.
+	taken cu.DevicePtr
+	turn  int32 // heads take turns: a launch is for `heads` of them from `turn` on
+	heads int32 // heads take turns: a launch is for `heads` of them from `turn` on
+	// Of pointers, the weights of a launch's heads, for each ceil(seq / 64) (ceil(seq / 64) + 1) / 2 pairs of tiles: of
+	// tile t of queries those with tiles 0 ... t of keys.
+	weights cu.DevicePtr
 }
 
-// The PTX has a DenseTiles of 48 bytes.
-var _ [48]byte = [unsafe.Sizeof(denseTiles{})]byte{}
+// The PTX has a DenseTiles of 64 bytes.
+var _ [64]byte = [unsafe.Sizeof(denseTiles{})]byte{}
 
 // operand is struct Operand of the sources.
 type operand struct {
@@ -1240,12 +1252,24 @@ func (l launch) denseTiles(a attention, dout, pointers cu.DevicePtr, to denseTil
 	return l.queue("dense_tiles", argument(a), argument(dout), argument(pointers), argument(to))
 }
 
+func (l launch) denseTilesPointer(a attention, dout, pointers cu.DevicePtr, to denseTiles) error {
+	return l.queue("dense_tiles_pointer", argument(a), argument(dout), argument(pointers), argument(to))
+}
+
 func (l launch) denseQueriesWgmma(a attention, tiles denseTiles, dqkv cu.DevicePtr) error {
 	return l.queue("dense_queries_wgmma", argument(a), argument(tiles), argument(dqkv))
 }
 
+func (l launch) denseQueriesWgmmaPointer(a attention, tiles denseTiles, dqkv cu.DevicePtr) error {
+	return l.queue("dense_queries_wgmma_pointer", argument(a), argument(tiles), argument(dqkv))
+}
+
 func (l launch) denseKeysWgmma(a attention, tiles denseTiles, dqkv cu.DevicePtr) error {
 	return l.queue("dense_keys_wgmma", argument(a), argument(tiles), argument(dqkv))
+}
+
+func (l launch) denseKeysWgmmaPointer(a attention, tiles denseTiles, dqkv cu.DevicePtr) error {
+	return l.queue("dense_keys_wgmma_pointer", argument(a), argument(tiles), argument(dqkv))
 }
 
 // ---- attention_softmax.cu ----

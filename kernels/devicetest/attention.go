@@ -342,18 +342,59 @@ func testAttendBackward(b *bench) {
 		dOut := b.normals(rows * width)
 		dqkv := b.poisoned(rows * 3 * width)
 		b.d.AttendBackward(dqkv, b.floats(dOut), queries, keys, values, pointers, v.Attention)
-		want := make([]float64, rows*3*width)
-		for n := range heads {
-			row := func(part, t int) []float64 {
-				return want[(((n/v.Heads)*v.Seq+t)*3+part)*width+n%v.Heads*v.HeadDim:][:v.HeadDim]
-			}
-			for t := range v.Seq {
-				do := wide(dOut[((n/v.Heads)*v.Seq+t)*width+n%v.Heads*v.HeadDim:][:v.HeadDim])
-				v.addGradients(row, do, n, t)
-			}
-		}
-		norms(b.t, fmt.Sprintf("%+v, queries of %v, values of %v", a, v.asks, v.of), b.download(dqkv), want, 2e-6)
+		what := fmt.Sprintf("%+v, queries of %v, values of %v", a, v.asks, v.of)
+		norms(b.t, what, b.download(dqkv), v.gradients(dOut), 2e-6)
 	}
+}
+
+// Gradients in bfloat16 of kinds that read all keys, for devices have faster ways to compute these: with other
+// temperatures, and with distances at which keys no longer count.
+func testDenseGradients(b *bench) {
+	for i, tau := range []float64{0.5, 1, 8} {
+		for _, kind := range []kernels.AttentionKind{kernels.Softmax, kernels.Pointer} {
+			a := kernels.Attention{Kind: kind, Batch: 1 + i%2, Seq: 4 * (20 + b.r.IntN(20)), Heads: 2, HeadDim: 64,
+				Survivors: 1, Alibi: i != 2, Gumbel: kind.Rule().Noise, Layer: i}
+			b.denseGradients(asked{Attention: a}, tau)
+			a.Starts = b.ints(b.starts(a.Batch, a.Seq))
+			b.denseGradients(asked{Attention: a, bits: 1, values: 1}, tau)
+		}
+	}
+	b.denseGradients(asked{Attention: kernels.Attention{Kind: kernels.Pointer, Batch: 1, Seq: 300 + 4*b.r.IntN(9),
+		Heads: 4, HeadDim: 64, Survivors: 1, Alibi: true, Gumbel: true}, bits: 1, values: 1}, 0.7)
+}
+
+// denseGradients compares the rounded gradients of an attention read with those of float64.
+func (b *bench) denseGradients(a asked, tau float64) {
+	v, queries, keys, values := b.reading(a)
+	v.scalars.Tau = tau
+	b.d.SetScalars(v.scalars)
+	rows, width := v.Batch*v.Seq, v.Heads*v.HeadDim
+	pointers := b.ints(make([]int32, v.Batch*v.Heads*v.Seq))
+	b.d.Attend(b.signs(rows, width), pointers, queries, keys, values, v.Attention)
+	dOut, dqkv := bfloatsOf(b.normals(rows*width)), b.poisonedBFloats(3*rows*width)
+	b.d.AttendBackward(dqkv, b.bfloats(dOut), queries, keys, values, pointers, v.Attention)
+	want := make([]float32, 3*rows*width)
+	for i, x := range v.gradients(dOut) {
+		want[i] = float32(x)
+	}
+	what := fmt.Sprintf("%+v, queries of %v, values of %v, tau %g", v.Attention, v.asks, v.of, tau)
+	b.nearParts(what, b.download(dqkv), bfloatsOf(want), width)
+}
+
+// gradients are those of queries, keys and values, if dOut is the gradient of what is read.
+func (v reading) gradients(dOut []float32) []float64 {
+	width := v.Heads * v.HeadDim
+	all := make([]float64, v.Batch*v.Seq*3*width)
+	for n := range v.Batch * v.Heads {
+		row := func(part, t int) []float64 {
+			return all[(((n/v.Heads)*v.Seq+t)*3+part)*width+n%v.Heads*v.HeadDim:][:v.HeadDim]
+		}
+		for t := range v.Seq {
+			do := wide(dOut[((n/v.Heads)*v.Seq+t)*width+n%v.Heads*v.HeadDim:][:v.HeadDim])
+			v.addGradients(row, do, n, t)
+		}
+	}
+	return all
 }
 
 // addGradients adds to the gradients of queries, keys and values what follows from do, the gradient of query t's read.

@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t testing.TB) kernels.Device) {
 		{"SpecialLosses", testSpecialLosses}, {"SpecialAdamW", testSpecialAdamW},
 		{"SpecialAttention", testSpecialAttention},
 		{"Attend", testAttend}, {"FarKeys", testFarKeys}, {"AttendBackward", testAttendBackward},
+		{"DenseGradients", testDenseGradients},
 		{"EqualKeys", testEqualKeys}, {"UnusedScale", testUnusedScale}, {"CancelledOutput", testCancelledOutput},
 		{"CrossEntropy", testCrossEntropy}, {"AdamW", testAdamW}, {"Muon", testMuon},
 		{"MomentumAlone", testMomentumAlone},

@@ -496,11 +496,11 @@ void attend_pointer_query_levels(const __grid_constant__ Attention a, uint32_t* 
 // are scored again in float64. Grid: x queries / 64, the last queries first, y heads.
 //
 // Noise is computed only of pairs that may be among the best. The noise of a random number 1 - c is -ln(-ln(1 - c)) <
-// -ln c, so that c must be less than exp(score - best). No noise is more than that of the last word, 22.88: a query is
-// done with keys that are too far away for that. bar is the score to beat, in powers of two.
+// -ln c, so that c must be less than exp(score - best). No noise is more than kMostNoise: a query is done with keys
+// that are too far away for that. bar is the score to beat, in powers of two.
 template <bool kSeparate>
 DEVICE void attend_pointer_tiles(const Attention& a, uint32_t* out, int* popcounts, int* pointers) {
-  constexpr float kClose = 1e-4f, kSlack = 1e-3f, kMost = 8 + 22.9f;
+  constexpr float kClose = 1e-4f, kSlack = 1e-3f, kMost = 8 + kMostNoise;
   __shared__ uint32_t keys[64][2];
   Head h(a, blockIdx.y);
   int lane = threadIdx.x % 32, first = (gridDim.x - 1 - blockIdx.x) * 64, row0 = first + threadIdx.x / 32 * 16;

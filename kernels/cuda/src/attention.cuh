@@ -121,6 +121,8 @@ struct Head {
     return gumbel(i < 2 ? (i == 0 ? block.w[0] : block.w[1]) : (i == 2 ? block.w[2] : block.w[3]));
   }
   __device__ __forceinline__ long query(int t) const { return (long)index * a.seq + t; }
+  // The number of query t's first block of random numbers, where sequences are a multiple of 4.
+  __device__ __forceinline__ uint64_t block(int t) const { return (uint64_t)query(t) * (uint32_t)(a.seq / 4); }
   // The first key that query t may read: that of its document.
   __device__ __forceinline__ int first(int t) const { return a.starts ? a.starts[row0 + t] : 0; }
 

@@ -131,6 +131,18 @@ DEVICE int take(int* taken) {
 }
 DEVICE void sleep_nanoseconds(int n) { asm volatile("nanosleep.u32 %0;" ::"r"(n)); }
 
+struct alignas(8) Float2 {
+  float x, y;
+};
+DEVICE Float2 load_shared_two(uint32_t from) {
+  Float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from) : "memory");
+  return v;
+}
+DEVICE void store_shared(uint32_t to, Float2 v) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(v.x), "f"(v.y) : "memory");
+}
+
 // ---- Registers and named barriers ----
 
 template <int kCount> DEVICE void give_registers() {
