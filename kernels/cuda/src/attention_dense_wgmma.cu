@@ -17,7 +17,8 @@
 // the row's maximum. Weights w, p and ds are split into two float16, which keep 21 bits.
 //
 // Scores fall with distance, so keys far enough away together weigh less than 2^-24 of a query's best key, whatever
-// their noise. They are left out. Every sum is taken by one warp in a fixed order.
+// their noise. They are left out. Weights that are kept tell more: dk and dv leave out tiles of which no weight changes a
+// sum of weights in float32. Every sum is taken by one warp in a fixed order.
 //
 // Four keys share a block of random numbers. Keys have such rows in a tile that all four belong to one lane.
 #include "attention_tile.cuh"
@@ -43,14 +44,15 @@ struct alignas(8) QueryEnd {
 // Of the queries of a tile.
 struct alignas(16) QueryEnds {
   QueryEnd rows[kDenseRows];
-  int first[kDenseRows];          // the first key that counts, or where weights are kept the first that has any
+  int first[kDenseRows];          // the first key that counts; where weights are kept `back` of each warp's 16 queries
   uint32_t pointers[kDenseRows];  // the key that the query points at, and 127 + exponent of do in the lowest byte
 };
 constexpr int kFirst = 8 * kDenseRows, kPointers = 12 * kDenseRows;  // their places in bytes
 // Of the queries of a tile.
 struct alignas(16) QueryRange {
-  int first, last;  // the smallest and the largest first key that counts
-  int exponent;     // the largest
+  int first, last;    // the smallest and the largest first key that counts
+  int exponent;       // the largest
+  uint32_t back = 0;  // where weights are kept: how many tiles back any of them counts
   // A warp finds it, from the starts of 64 queries.
   DEVICE_MEMBER explicit QueryRange(const QueryStart* starts) {
     QueryStart x = starts[threadIdx.x % 32], y = starts[threadIdx.x % 32 + 32];
@@ -467,7 +469,8 @@ template <bool kPointer> struct DenseQueries : DenseRows<kPointer, 8, false> {
   static constexpr int kKernel = 0, kDirection = -1;  // pairs come from the last to the first
   int first[2], exponent[2];                          // of do
   float shift[2], reference[2], sum[2] = {}, mean[2] = {}, other_sums[32] = {};
-  long block;  // the first row's first block of random numbers
+  long block;    // the first row's first block of random numbers
+  int back = 0;  // how many tiles back a weight changes a sum
 
   __device__ __forceinline__ DenseQueries(
       const Attention& a, const DenseTiles& tiles, const typename Rows::Ring& ring, const DensePass& pass, int group)
@@ -542,7 +545,7 @@ template <bool kPointer> struct DenseQueries : DenseRows<kPointer, 8, false> {
   DEVICE_MEMBER void weigh(int i, uint32_t, int half, float (&w)[16]) {
     int from = 64 * (tile - i) + 32 * half + 2 * column();
     if (i == 0 || 64 * (tile - i) < pass.hidden) hide(from, w);
-    float exponents[16];
+    float exponents[16], before[2] = {sum[0], sum[1]};
     if (kPointer) noise_of(from, w[0], exponents);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -555,7 +558,9 @@ template <bool kPointer> struct DenseQueries : DenseRows<kPointer, 8, false> {
         sum[r] += w[j];
       }
     }
-    if (kPointer) keep(i, half, w);
+    if (!kPointer) return;
+    if (sum[0] != before[0] || sum[1] != before[1]) back = i;
+    keep(i, half, w);
   }
   // Writes the weights of a half.
   DEVICE_MEMBER void keep(int i, int half, const float (&w)[16]) const {
@@ -604,8 +609,14 @@ template <bool kPointer> struct DenseQueries : DenseRows<kPointer, 8, false> {
       if (column() == 0) {
         if (kPointer) p = (float)exponent[r] - log2_fast(sum[r]);
         ends.rows[t % 64] = t < a.seq ? QueryEnd{p, reference[r] + mean[r]} : QueryEnd{kNever, 0};
-        ends.first[t % 64] = kPointer ? kDenseRows * (tile - pass.count + 1) : first[r];
+        if (!kPointer) ends.first[t % 64] = first[r];
       }
+    }
+    if (kPointer) {
+      back = warp_max(back);
+      long at = (long)h.index * ceil_div(a.seq, kDenseRows) + tile;
+      if (threadIdx.x % 32 == 0) tiles.ends[at].first[threadIdx.x % 128 / 32] = back;
+      if (threadIdx.x % 32 == 0) max_to(&tiles.ranges[at].back, (uint32_t)back);
     }
 #pragma unroll
     for (int j = 0; j < 32; j++) sums[j] -= mean[j / 2 % 2] * other_sums[j];
@@ -669,7 +680,7 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
     for (int g = 0; g < kDenseGroups; g++) {
       int tile = min(first + g, per_head - 1), last = tile, hidden = kLastKey, most = -126;
       for (int i = tile + lane; i < per_head; i += 32) {
-        if (ranges[i].first < 64 * tile + 64) last = i;
+        if (kPointer ? i - (int)ranges[i].back <= tile : ranges[i].first < 64 * tile + 64) last = i;
         if (ranges[i].last > 64 * tile) hidden = min(hidden, i);
       }
       last = warp_max(last);
@@ -691,7 +702,7 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
   DEVICE_MEMBER static void load(const DenseTiles& tiles, const DensePass (&passes)[kDenseGroups], int per_head,
       int tile, uint32_t to, uint32_t full) {
     long at = (long)passes[0].head * per_head + tile;
-    int first = kPointer ? tiles.ranges[at].first / kDenseRows : 0, bytes = kDensePair + kQueryEnds;
+    int first = kPointer ? tile - (int)tiles.ranges[at].back : 0, bytes = kDensePair + kQueryEnds;
     bool kept[kDenseGroups];
 #pragma unroll
     for (int g = 0; g < kDenseGroups; g++) {
@@ -742,7 +753,7 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
   DEVICE_MEMBER void weigh(int i, uint32_t n, int half, float (&p)[16]) {
     if constexpr (kPointer) {
       if (half == 0) add_reads(n);
-      take_weights(n, half, p);
+      take_weights(i, n, half, p);
     } else {
       if (i == 0 || tile + i >= pass.hidden) hide(i, n, half, p);
     }
@@ -765,8 +776,8 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
       }
     }
   }
-  // Loads the weights of half a tile. Those of queries that do not read so far back were not kept: they are zero.
-  DEVICE_MEMBER void take_weights(uint32_t n, int half, float (&w)[16]) const {
+  // Loads the weights of half a tile. Where none counts, they were not loaded: they are zero.
+  DEVICE_MEMBER void take_weights(int i, uint32_t n, int half, float (&w)[16]) const {
     int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
     uint32_t from = Rows::Ring::weights(ring.stage(n), group), high[4][2], low[4];
 #pragma unroll
@@ -777,7 +788,8 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
       high[c][0] = four[0], high[c][1] = four[1], high[c + 1][0] = four[2], high[c + 1][1] = four[3];
     }
     load_matrices<true>(low, from + kWeightsHigh + ((4 * half + lane / 8) * 4 + warp) * 128 + lane % 8 * 16);
-    bool kept = (int)load_shared_word(ring.ends(n) + kFirst) < kDenseRows * (tile + 1);
+    Int4 back = load_shared(ring.ends(n) + kFirst);
+    bool kept = i <= max(max(back.x, back.y), max(back.z, back.w));
 #pragma unroll
     for (int j = 0; j < 16; j++) {  // the lowest byte is as the third
       int c = j / 4, r = j / 2 % 2, e = j % 2, third = 4 + 2 * e + r;
