@@ -268,8 +268,8 @@ DEVICE bool due(const SoftmaxRing& ring, int k, uint32_t n, bool at_once) {
     int reached = 0, done = kLastItem;
 #pragma unroll
     for (int g = 0; g < kSoftmaxGroups; g++) {
-      reached = max(reached, (int)load_shared_word(ring.reached(g)));
-      done = min(done, (int)load_shared_word(ring.done(g)));
+      reached = max(reached, (int)poll_shared_word(ring.reached(g)));
+      done = min(done, (int)poll_shared_word(ring.done(g)));
     }
     if (done > k) return false;
     if (at_once || (int)n <= reached + 2) return true;

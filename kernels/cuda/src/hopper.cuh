@@ -121,6 +121,13 @@ DEVICE uint32_t load_shared_word(uint32_t from) {
   return v;
 }
 
+// The same of a word that another warp changes meanwhile, without a barrier.
+DEVICE uint32_t poll_shared_word(uint32_t from) {
+  uint32_t v;
+  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
+  return v;
+}
+
 // ---- Items of work ----
 
 // The number of the next item.
