@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +11,8 @@ import (
 	"testing"
 
 	"bitnet1/shared/digest"
+	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/safetensors"
 	"bitnet1/shared/lm/trainlog"
 )
 
@@ -143,5 +147,55 @@ func TestRecipeOfAContinuedTraining(t *testing.T) {
 	recipe := string(readCheckpoint(t, filepath.Join(dir, "step-000002.safetensors")).Recipe)
 	if err != nil || !strings.Contains(recipe, `"init_state":true,"init_state_digest":"`+sum+`"`) {
 		t.Errorf("the recipe does not name %s (%v): %s", sum, err, recipe)
+	}
+}
+
+// A state that another program wrote has neither the digest of a checkpoint nor masters of scales, and its checkpoint
+// has no recipe: momentum goes on by its names, and nothing is said of parameters that nobody knows.
+func TestStateOfAnotherProgram(t *testing.T) {
+	manifest, level := writeDataset(t, 16, proverbs()...), t.TempDir()
+	trainWith(t, small(manifest, level, "--steps", "2", "--warmup", "0", "--optimizer", "muon")...)
+	sum, _, err := digest.File(filepath.Join(level, "step-000002.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := readCheckpoint(t, filepath.Join(level, "step-000002.safetensors"))
+	state, err := checkpoint.ReadState(statePath(level, 2), sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Recipe = nil
+	for what, c := range map[string]struct{ lacks, says string }{
+		"complete":         {"master.", ""},
+		"without momentum": {"momentum.blocks.1.up.weight", "restore momentum: parameter blocks.1.up.weight is missing"},
+	} {
+		dir, out := t.TempDir(), t.TempDir()
+		tensors := slices.DeleteFunc(slices.Clone(state.Tensors), func(x safetensors.Tensor) bool {
+			return strings.HasPrefix(x.Name, c.lacks)
+		})
+		writeFile(t, filepath.Join(dir, "model.safetensors"), func(w io.Writer) error { return checkpoint.Write(w, m) })
+		writeFile(t, filepath.Join(dir, "model.state.safetensors"), func(w io.Writer) error {
+			return safetensors.Write(w, map[string]string{"format": checkpoint.StateFormat, "step": "2", "position": "8",
+				"log_offset": "0"}, tensors)
+		})
+		cmd, said := program(t, small(manifest, out, append(strings.Fields("--steps 4 --warmup 0 --optimizer muon --clip 2 "+
+			"--gamma-steps 2 --checkpoint-every 4 --init-state --init"), filepath.Join(dir, "model.safetensors"))...)...)
+		if err := cmd.Run(); (err != nil) != (c.says != "") || !strings.Contains(said.String(), c.says) {
+			t.Errorf("%s: %v, want %q in\n%s", what, err, c.says, said)
+		}
+		if strings.Contains(said.String(), "goes on otherwise") {
+			t.Errorf("%s: compared with a recipe that there is not:\n%s", what, said)
+		}
+	}
+}
+
+func writeFile(t *testing.T, path string, write func(io.Writer) error) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

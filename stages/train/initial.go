@@ -99,7 +99,8 @@ var free = []string{"preset", "steps", "schedule", "cooldown", "cooldown_steps",
 	"batch_ramp", "sequence_ramp", "binarize_anneal_end_frac", "checkpoint_every", "validation_sequences", "log_every",
 	"init_digest", "init_state", "init_state_digest"}
 
-// continues says in what a training that goes on from a checkpoint differs from the training that saved the checkpoint.
+// continues says in what a training that goes on from a checkpoint differs from the training that saved the checkpoint,
+// as far as its recipe says.
 func (p Params) continues(step int) (notes []string, err error) {
 	if !p.InitState {
 		return nil, nil
@@ -109,6 +110,9 @@ func (p Params) continues(step int) (notes []string, err error) {
 		return nil, fmt.Errorf("init: %w", err)
 	}
 	defer m.Close()
+	if len(m.Recipe) == 0 { // another program trained it
+		return nil, nil
+	}
 	was := defaults()
 	if err := param.Decode(m.Recipe, &was); err != nil {
 		return nil, fmt.Errorf("init_state: the recipe of %s: %w", p.Init, err)

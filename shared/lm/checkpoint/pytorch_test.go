@@ -46,7 +46,8 @@ func agrees(t *testing.T, c model.Config, python, reference string) {
 		t.Fatal(err)
 	}
 	out := t.TempDir()
-	if said, err := exec.Command(python, filepath.Join("testdata", "agree.py"), reference, path, string(rows),
+	page := filepath.Join("..", "..", "..", "docs", "recipes", "pytorch.md")
+	if said, err := exec.Command(python, filepath.Join("testdata", "agree.py"), reference, page, path, string(rows),
 		out).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
@@ -90,11 +91,11 @@ func agrees(t *testing.T, c model.Config, python, reference string) {
 // goesOn takes the step after the one that PyTorch saved, with the state of PyTorch's optimizers.
 func goesOn(t *testing.T, out string, tokens []int32) {
 	t.Helper()
-	before, err := read(filepath.Join(out, "trained.pt"))
+	before, err := read(filepath.Join(out, "model.pt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := ReadState(filepath.Join(out, "state.safetensors"), strings.Repeat("00", 32))
+	s, err := ReadState(filepath.Join(out, "model.state.safetensors"), strings.Repeat("00", 32))
 	if err != nil {
 		t.Fatal(err)
 	}

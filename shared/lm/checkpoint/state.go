@@ -14,7 +14,7 @@ const StateFormat = "bitnet1.state.v1"
 
 // State is what training needs beside the model to continue as if it had not stopped.
 type State struct {
-	Checkpoint string // digest of the model file of the same step
+	Checkpoint string // digest of the model file of the same step; read as "" from a file that names none
 	Step       int64  // optimizer steps taken
 	Position   int64  // sequences of the data order consumed
 	LogOffset  int64  // bytes of the training log at this step; resuming truncates the log to them
@@ -49,8 +49,8 @@ func WriteState(w io.Writer, s State) error {
 	return nil
 }
 
-// ReadState reads the state file at path. It must belong to the model file with the digest checkpoint. The tensors are
-// in the order of the file, which is not the order of writing.
+// ReadState reads the state file at path. Where the file names a model file, that must be the one with the digest
+// checkpoint. The tensors are in the order of the file, which is not the order of writing.
 func ReadState(path, checkpoint string) (State, error) {
 	return openState(path, func(f *safetensors.File) (State, error) {
 		s, err := readStateHeader(f, checkpoint)
@@ -89,8 +89,8 @@ func readStateHeader(f *safetensors.File, checkpoint string) (s State, err error
 	if got := metadata["format"]; got != StateFormat {
 		return s, fmt.Errorf("metadata format is %q, want %q (is this a state file of bitnet1?)", got, StateFormat)
 	}
-	s.Checkpoint = metadata[checkpointKey]
-	if s.Checkpoint != checkpoint {
+	var named bool // another program may not know the digest
+	if s.Checkpoint, named = metadata[checkpointKey]; named && s.Checkpoint != checkpoint {
 		return s, fmt.Errorf("belongs to checkpoint %s, not to %s: resume from the state saved with it", s.Checkpoint,
 			checkpoint)
 	}

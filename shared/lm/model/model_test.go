@@ -247,6 +247,18 @@ func TestScalesAreHalves(t *testing.T) {
 	if !finer {
 		t.Error("the masters hold nothing finer than float16")
 	}
+	parameters, masters := parametersOf(t, m), state.Masters
+	for _, master := range masters {
+		parameters[slices.IndexFunc(parameters, func(p Parameter) bool { return p.Name == master.Name })] = master
+	}
+	other := build(t, small(), 3, Options{Batch: 1})
+	state.Masters = nil // another program has none
+	if err := errors.Join(other.Load(Each(parameters)), other.SetState(state)); err != nil {
+		t.Fatal(err)
+	}
+	if got := stateOf(t, other).Masters; !reflect.DeepEqual(got, masters) {
+		t.Error("without masters in the state, they are not the scales that were loaded")
+	}
 }
 
 // A model for inference, another batch size and a partly filled batch all give the losses that training sees.

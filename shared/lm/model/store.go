@@ -299,7 +299,7 @@ type State struct {
 	ExpAvg   []Parameter // AdamW's mean of gradients, one entry per parameter that AdamW updates
 	ExpAvgSq []Parameter // and of their squares
 	Momentum []Parameter // Muon's, one entry per weight that Muon updates
-	Masters  []Parameter // alpha and theta before rounding to float16; empty if they are not rounded
+	Masters  []Parameter // alpha and theta before rounding to float16; empty: those that Load was given
 	Counters []Counter   // of the weights, where they train by flipping
 }
 
@@ -355,7 +355,7 @@ func (m *Model) SetState(state State) error {
 	if err != nil {
 		return fmt.Errorf("restore momentum: %w", err)
 	}
-	if m.store.master != nil {
+	if m.store.master != nil && len(state.Masters) > 0 {
 		masters, err := m.store.inOrder(state.Masters, m.store.isScale)
 		if err != nil {
 			return fmt.Errorf("restore masters: %w", err)

@@ -1,18 +1,19 @@
-"""Runs checkpoints through the PyTorch reference: python agree.py REFERENCE_DIR CHECKPOINT TOKENS OUT_DIR
+"""Runs checkpoints through the PyTorch reference: python agree.py REFERENCE_DIR PAGE CHECKPOINT TOKENS OUT_DIR
 
 Loads CHECKPOINT (safetensors) with PyTorch's own loader, strictly; writes the logits of TOKENS (JSON, rows of ids) to
 OUT_DIR/logits.safetensors, and the same parameters as PyTorch saves them: .pt and .safetensors of every float type.
-Then takes two steps with Muon and AdamW: the model and the state of the optimizers after the first are in trained.pt and
-state.safetensors, the parameters after the second in after.safetensors.
+Then takes two steps with Muon and AdamW: the model after the first is in model.pt, the state of the optimizers in
+model.state.safetensors, which the lines of PAGE (docs/recipes/pytorch.md) write, and the parameters after the second step
+are in after.safetensors.
 """
-import json, sys
+import json, os, re, sys
 from dataclasses import asdict
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-reference, path, tokens, out = sys.argv[1:]
+reference, page, path, tokens, out = sys.argv[1:]
 sys.path.insert(0, reference)
 from v76 import Config, LM, Muon, block_matrices
 
@@ -42,25 +43,21 @@ model.load_state_dict(load_file(path))
 rows = torch.tensor(json.loads(tokens))
 matrices = block_matrices(model)
 others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-muon, adam = Muon(matrices, lr=0.02), torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0)
+muon, adamw = Muon(matrices, lr=0.02), torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0)
 
 
 def step():
     model.zero_grad()
     model.loss(rows, rows.roll(-1, 1), gamma=float(meta["gamma"])).backward()
     muon.step()
-    adam.step()
+    adamw.step()
 
 
 step()
-torch.save(dict(model=model.state_dict(), **description), out + "/trained.pt")
-state = {"updates": torch.tensor(1)}
-for name, p in model.named_parameters():
-    for kind in ("exp_avg", "exp_avg_sq", "momentum"):
-        value = {**adam.state[p], **muon.state[p]}.get(kind)
-        if value is not None:
-            state[f"{kind}.{name}"] = value.float()
-save_file(state, out + "/state.safetensors", metadata=dict(format="bitnet1.state.v1", checkpoint="00" * 32, step="1",
-                                                           position="0", log_offset="0"))
+torch.save(dict(model=model.state_dict(), **description), out + "/model.pt")
+with open(page) as f:
+    [lines] = [code for code in re.findall(r"```python\n(.*?)```", f.read(), re.DOTALL) if "momentum" in code]
+os.chdir(out)
+exec(lines, dict(torch=torch, save_file=save_file, model=model, adamw=adamw, muon=muon, steps=1, sequences=len(rows)))
 step()
 save_file({n: p.detach().float() for n, p in model.named_parameters()}, out + "/after.safetensors")
