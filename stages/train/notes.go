@@ -2,8 +2,13 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/run/param"
+	"bitnet1/shared/run/stage"
 )
 
 // notes warns of parameters that are valid but may surprise whoever set them. seq is the sequence length of the
@@ -37,6 +42,14 @@ func (p Params) notes(seq int) (texts []string) {
 	if p.DecaySchedule != constantDecay && p.Decay == 0 && (p.Optimizer != muon || p.MuonDecay == 0) {
 		say("weight_decay_schedule is %s, and no weight decays: weight_decay is 0", p.DecaySchedule)
 	}
+	if given := p.muonGiven(); p.Optimizer != muon && len(given) > 0 {
+		say("the optimizer is %s, which has no %s: %s takes them", p.Optimizer, strings.Join(given, ", "),
+			stage.Setting("train", "optimizer", muon))
+	}
+	if p.Cooldown != defaults().Cooldown && p.Schedule != model.Trapezoid && p.MuonSchedule != model.Trapezoid {
+		say("cooldown is %g, and the schedule %s has no cool-down: %s has one", p.Cooldown, p.Schedule,
+			stage.Setting("train", "schedule", model.Trapezoid))
+	}
 	if p.BatchStart == 0 && p.BatchRamp != defaults().BatchRamp {
 		say("batch_ramp is %g, and every step has batch_tokens: batch_start says with how many tokens steps begin",
 			p.BatchRamp)
@@ -60,4 +73,11 @@ func (p Params) notes(seq int) (texts []string) {
 			"batch_start trains faster", micro*seq, p.MicroTokens)
 	}
 	return texts
+}
+
+// muonGiven lists the parameters of Muon that are not the defaults.
+func (p Params) muonGiven() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(param.Overrides(defaults(), p))), func(key string) bool {
+		return !strings.HasPrefix(key, "muon_")
+	})
 }
