@@ -52,6 +52,10 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 		{"no time at all", "", []string{"--outage", "0s", "pipelines/v76.yml"}, []string{"--outage 0s: use 1ms or more"}},
 		{"no address", "", []string{"--view=foo", "pipelines/v76.yml"}, []string{"--view foo: use true, false or HOST:PORT"}},
 		{"two files", "", []string{"pipelines/v75.yml", "pipelines/v76.yml"}, []string{"give one pipeline file"}},
+		{"a rotation of another width", "", []string{"--set", "train.d=96", "pipelines/v77.yml"},
+			[]string{"hadamard is 128", "divides d = 96", "--set train.d=96 and pipelines/v77.yml"}},
+		{"more bits of reads than of values", "", []string{"--set", "train.value_bits=3", "pipelines/v77.yml"},
+			[]string{"read_bits is 4 and value_bits 3", "--set train.value_bits=3"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -73,6 +77,16 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 				t.Error("it made a data directory")
 			}
 		})
+	}
+}
+
+// A stage that checks its parameters for a launcher advises in the form of the launcher's flags.
+func TestAdviceOfACheck(t *testing.T) {
+	w := newWorld(t)
+	w.env = []string{"BITNET1_DEVICES=cpu,cpu"}
+	o := w.run("pipeline", "run", "--check", "pipelines/v76.yml")
+	if o.status == 0 || !strings.Contains(o.stderr, "use --set train.gradient_sums=fixed") {
+		t.Errorf("two devices with float sums: status %d, %s", o.status, o.stderr)
 	}
 }
 

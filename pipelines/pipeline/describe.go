@@ -18,6 +18,7 @@ import (
 	"bitnet1/pipelines/pipeline/pipelinefile"
 	"bitnet1/pipelines/pipeline/process"
 	"bitnet1/shared/run/bus"
+	"bitnet1/shared/run/command"
 	"bitnet1/shared/run/results"
 	"bitnet1/shared/run/stage"
 )
@@ -99,6 +100,7 @@ func (s plannedStage) checkParameters(ctx context.Context, section []byte) error
 	}
 	cmd := exec.CommandContext(ctx, s.command[0], append(slices.Clone(s.command[1:]), "describe", "--check")...)
 	var stderr bytes.Buffer
+	cmd.Env = append(os.Environ(), command.EnvLauncher+"=1") // it advises in the form of a launcher's flags
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(section), &stderr
 	if err := cmd.Run(); err != nil {
 		said := strings.TrimPrefix(strings.TrimSpace(stderr.String()), s.Name+": ") // a program begins with its name
