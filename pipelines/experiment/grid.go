@@ -51,8 +51,11 @@ const seedKey = "seed"
 func parseSeeds(text string) (axis, error) {
 	a := axis{key: seedKey, values: param.Split(text)}
 	for i, value := range a.values {
-		if _, err := strconv.ParseUint(value, 10, 64); err != nil || slices.Contains(a.values[:i], value) {
-			return axis{}, fmt.Errorf("--seeds %s: %q is no whole number of its own: write --seeds 1,2,3", text, value)
+		if _, err := strconv.ParseUint(value, 10, 64); err != nil {
+			return axis{}, fmt.Errorf("--seeds %s: %q is no whole number: write --seeds 1,2,3", text, value)
+		}
+		if slices.Contains(a.values[:i], value) {
+			return axis{}, fmt.Errorf("--seeds %s: %s stands there twice", text, value)
 		}
 	}
 	return a, nil

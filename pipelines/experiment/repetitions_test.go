@@ -207,7 +207,7 @@ func TestSeedsRefuseMistakes(t *testing.T) {
 	data, programs := t.TempDir(), standIns(t)
 	for want, args := range map[string][]string{
 		`--seeds 1,two: "two" is no whole`:    {"--seeds", "1,two"},
-		`--seeds 1,2,1: "1" is no whole`:      {"--seeds", "1,2,1"},
+		`--seeds 1,2,1: 1 stands there twice`: {"--seeds", "1,2,1"},
 		`"-1" is no whole`:                    {"--seeds", "-1"},
 		"give an axis":                        {},
 		"give --seeds, too":                   {"--grid", "train.alibi=true", "--baseline", "true"},
