@@ -1,11 +1,19 @@
 package main
 
 import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
+	"bitnet1/shared/run/param"
 )
 
 // Every parameter is taken at the ends of its range, and refused beyond by its name.
@@ -179,4 +187,53 @@ func TestDefaults(t *testing.T) {
 		"stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32, "value_bits": 1, "vocab": 0,
 		"warmup": 50, "weight_decay": 0, "weight_decay_schedule": "constant", "weight_grad_bits": 0
 	}`)
+}
+
+// The pipeline files train the models of their names, and v77 and strict v77 by Muon with a cool-down to 0.
+func TestPipelineFilesAreTheModels(t *testing.T) {
+	c, err := model.Preset("nano")
+	if err != nil {
+		t.Fatal(err)
+	}
+	strict := c.V76()
+	strict.CodebookBits, strict.Hadamard = 4, 128
+	for file, want := range map[string]model.Config{
+		"v75": c.V75(), "v76": c.V76(), "v77": c.V77(), "v77-strict": strict,
+	} {
+		b, err := os.ReadFile(filepath.Join("..", "..", "pipelines", file+".yml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var definition struct {
+			Stages struct{ Train map[string]any }
+		}
+		if err := yaml.Unmarshal(b, &definition); err != nil {
+			t.Fatal(err)
+		}
+		section, err := json.Marshal(definition.Stages.Train)
+		p := defaults()
+		if err == nil {
+			err = param.Decode(section, &p)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.config(dataset.TokenizerInfo{Vocab: want.Vocab}, want.Seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, errA := json.Marshal(got)
+		b, errB := json.Marshal(want)
+		if errA != nil || errB != nil || string(a) != string(b) {
+			t.Errorf("pipelines/%s.yml trains %s, want %s", file, a, b)
+		}
+		if !want.HasV77() {
+			continue
+		}
+		recipe := []any{p.Optimizer, p.MuonSteps, p.MuonMomentum, p.MuonRate, p.LearningRate, p.Schedule, p.Cooldown,
+			p.FinalShare}
+		if want := []any{muon, 3, 0.9, 0.09, 3e-3, model.Trapezoid, 0.5, 0.0}; !reflect.DeepEqual(recipe, want) {
+			t.Errorf("pipelines/%s.yml trains by %v, want %v", file, recipe, want)
+		}
+	}
 }
