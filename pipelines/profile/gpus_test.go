@@ -18,6 +18,15 @@ func TestMeasureGPUsTogether(t *testing.T) {
 		t.Skip(err)
 	}
 	measuresTogether(t, devices...)
+	s := small("cuda:0")
+	one, err := s.memory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.micro /= 2
+	if half, err := s.memory(); err != nil || half <= 0 || half >= one {
+		t.Errorf("training takes %d bytes, and %d with half of the tokens at once (%v)", one, half, err)
+	}
 }
 
 // Without GPUs, what happens around the kernels is tested on a library that stands in for CUDA.

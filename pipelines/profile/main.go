@@ -205,12 +205,18 @@ func (s settings) open(with func(kernels.Device) kernels.Device) (kernels.Device
 
 // build builds the model on a device, which c joins with others unless it is nil.
 func (s settings) build(dev kernels.Device, c kernels.Communicator) (*model.Model, error) {
-	m, err := model.New(s.config, dev, model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits,
-		WeightGradBits: s.weightGradBits, Muon: s.muon, Documents: s.documents, FixedSums: s.fixedSums, Communicator: c})
+	o := s.options()
+	o.Communicator = c
+	m, err := model.New(s.config, dev, o)
 	if err == nil {
 		err = m.Init(1)
 	}
 	return m, err
+}
+
+func (s settings) options() model.Options {
+	return model.Options{Batch: s.micro / s.config.Seq, GradBits: s.gradBits, WeightGradBits: s.weightGradBits,
+		Muon: s.muon, Documents: s.documents, FixedSums: s.fixedSums}
 }
 
 // startProfile writes a profile of the processor until the returned function is called.

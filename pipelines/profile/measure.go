@@ -8,6 +8,7 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/timing"
+	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
 )
 
@@ -15,6 +16,7 @@ import (
 type measurement struct {
 	settings
 	name       string        // of the device
+	memory     int           // bytes of the device that training takes; 0 of a processor
 	median     time.Duration // of whole steps
 	operations []timing.Operation
 	looked     int       // steps that operations are of
@@ -27,11 +29,16 @@ const warmUp = 2
 // measure times whole steps as training takes them. It then measures the kernels of other steps, on a device of their
 // own, because measured kernels cannot overlap.
 func (s settings) measure(pprofFile string) (measurement, error) {
-	if len(s.devices) > 1 {
-		return s.measureTogether(pprofFile)
+	memory, err := s.memory()
+	if err != nil {
+		return measurement{}, err
 	}
-	m := measurement{settings: s, looked: s.measuredInto}
-	var err error
+	if len(s.devices) > 1 {
+		m, err := s.measureTogether(pprofFile)
+		m.memory = memory
+		return m, err
+	}
+	m := measurement{settings: s, memory: memory, looked: s.measuredInto}
 	if m.median, m.name, err = s.timeAlone(pprofFile); err != nil {
 		return m, err
 	}
@@ -46,6 +53,21 @@ func (s settings) measure(pprofFile string) (measurement, error) {
 	}
 	m.operations, err = s.look(net, profiler)
 	return m, errors.Join(err, dev.Close())
+}
+
+// memory is how many bytes of a device training takes, with the copy that checkpoints are written from. It is 0 where
+// the device has no memory of its own.
+func (s settings) memory() (bytes int, err error) {
+	dev, err := compute.Open(s.devices[0], s.threads)
+	if err != nil {
+		return 0, err
+	}
+	if limited, ok := dev.(kernels.DryRunner); ok {
+		o := s.options()
+		o.Snapshots = true
+		bytes, err = model.Memory(s.config, limited, o)
+	}
+	return bytes, errors.Join(err, dev.Close())
 }
 
 // timeAlone times whole steps of one device.

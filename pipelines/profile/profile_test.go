@@ -25,6 +25,7 @@ func recorded(t *testing.T) measurement {
 	return measurement{
 		settings: settings{preset: "300M", config: c, gradBits: 4, tokens: 65536, micro: 32768, steps: 20},
 		name:     "NVIDIA H100 80GB HBM3", median: 217 * time.Millisecond, looked: 2,
+		memory: 24 << 30,
 		operations: []timing.Operation{
 			{Name: "grad_round_bytes_4_dense", Category: timing.Rounding, Calls: 84, Time: 80200 * time.Microsecond},
 			{Name: "gemm_wgmma_float32", Category: timing.BinaryProducts, Calls: 170, Time: 68 * time.Millisecond},
@@ -159,7 +160,7 @@ func TestMeasure(t *testing.T) {
 			t.Errorf("a step has %d calls of %s, want %d", calls[name], name, want)
 		}
 	}
-	if m.median <= 0 || !strings.HasPrefix(m.name, "cpu") || m.gpu() {
+	if m.median <= 0 || !strings.HasPrefix(m.name, "cpu") || m.gpu() || m.memory != 0 {
 		t.Errorf("measured %+v", m)
 	}
 }

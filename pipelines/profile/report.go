@@ -145,7 +145,11 @@ func (m measurement) writeTogether(w io.Writer) error {
 func (m measurement) writeAlone(w io.Writer) error {
 	s := m.summarize()
 	share := func(t time.Duration) float64 { return 100 * float64(t) / float64(max(s.sum, 1)) }
-	fmt.Fprintf(w, "%s (median of %d).\n\n", m.title(), m.steps)
+	fmt.Fprintf(w, "%s (median of %d)", m.title(), m.steps)
+	if m.memory > 0 {
+		fmt.Fprintf(w, ", %.1f GiB of memory", float64(m.memory)/(1<<30))
+	}
+	fmt.Fprint(w, ".\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
 	fmt.Fprint(t, "| category\t| calls\t| ms\t| %\t| T op/s\t| % of peak\t|\n|---\t|---\t|---\t|---\t|---\t|---\t|\n")
 	for _, r := range s.rows {
