@@ -109,7 +109,8 @@ func TestGoesOnFromAState(t *testing.T) {
 		{strange, "", true, 0, []string{"belongs to checkpoint"}},
 		{first, "--steps 2", true, 0, []string{"has taken 2 steps, which steps counts too: use more than 2"}},
 		{first, "--init-state-digest 00", true, 0, []string{"another state"}},
-		{first, "--optimizer muon", true, 2, []string{"optimizer and truebit have to be those of the checkpoint's training"}},
+		{first, "--optimizer muon", true, 0, []string{"were trained by adamw: use --optimizer adamw"}},
+		{first, "--truebit", true, 0, []string{"was trained with truebit false, and goes on with no other"}},
 		{first, "--learning-rate 1e-3 --clip 2", false, 2, []string{"msg=resuming", "step=2",
 			"the training goes on otherwise than it began: clip 2 instead of 1, learning_rate 0.001 instead of 0.003",
 			"gamma jumps from 0.433 to 0.52 after step 2", "with --gamma-steps 4 it goes on as it was"}},
@@ -128,7 +129,7 @@ func TestGoesOnFromAState(t *testing.T) {
 				t.Errorf("%s: %q is missing in\n%s", c.flags, want, said)
 			}
 		}
-		if _, err := os.Stat(filepath.Join(dir, trainlog.FileName)); c.fails && c.flags != "--optimizer muon" && err == nil {
+		if _, err := os.Stat(filepath.Join(dir, trainlog.FileName)); c.fails && err == nil {
 			t.Errorf("%s: it began to train", c.flags)
 		}
 		if n := strings.Count(said.String(), "level=NOTE"); n != c.notes {

@@ -87,6 +87,18 @@ func (p Params) beginning() (start, error) {
 	if err != nil {
 		return start{}, fmt.Errorf("init_state: %w", err)
 	}
+	was := adamW
+	byMuon, flips := state.Has()
+	if byMuon {
+		was = muon
+	}
+	switch {
+	case flips != p.Truebit:
+		return start{}, fmt.Errorf("init_state: %s was trained with truebit %t, and goes on with no other", p.Init, flips)
+	case was != p.Optimizer:
+		return start{}, fmt.Errorf("init_state: the weights of %s were trained by %s: use %s", p.Init, was,
+			stage.Setting("train", "optimizer", was))
+	}
 	if state.Step >= int64(p.Steps) {
 		return start{}, fmt.Errorf("init_state: %s has taken %d steps, which steps counts too: use more than %d",
 			p.Init, state.Step, state.Step)

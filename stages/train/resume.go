@@ -75,7 +75,7 @@ func (t *trainer) begin() error {
 		return fmt.Errorf("init_state: %w", err)
 	}
 	if err := t.restore(state); err != nil {
-		return stage.Permanentf("init_state: %w: optimizer and truebit have to be those of the checkpoint's training", err)
+		return stage.Permanentf("init_state: %w", err)
 	}
 	return nil
 }

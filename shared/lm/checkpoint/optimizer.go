@@ -44,6 +44,15 @@ func ParameterTensors(prefix string, parameters []model.Parameter) []safetensors
 	return list
 }
 
+// Has says by the names of s.Tensors whether Muon trained weights, and whether weights trained by flipping.
+func (s State) Has() (muon, flips bool) {
+	for _, t := range s.Tensors {
+		muon = muon || strings.HasPrefix(t.Name, muonPrefix)
+		flips = flips || strings.HasPrefix(t.Name, counterPrefix)
+	}
+	return muon, flips
+}
+
 // Optimizer returns the state of the optimizer among s.Tensors. The model checks that it is complete.
 func (s State) Optimizer() (model.State, error) {
 	out := model.State{Updates: -1}

@@ -66,9 +66,15 @@ func ReadState(path, checkpoint string) (State, error) {
 	})
 }
 
-// ReadStateHeader is ReadState without the tensors.
+// ReadStateHeader is ReadState, but of the tensors it returns the names alone.
 func ReadStateHeader(path, checkpoint string) (State, error) {
-	return openState(path, func(f *safetensors.File) (State, error) { return readStateHeader(f, checkpoint) })
+	return openState(path, func(f *safetensors.File) (State, error) {
+		s, err := readStateHeader(f, checkpoint)
+		for _, name := range f.Names() {
+			s.Tensors = append(s.Tensors, safetensors.Tensor{Name: name})
+		}
+		return s, err
+	})
 }
 
 func openState(path string, read func(*safetensors.File) (State, error)) (State, error) {
