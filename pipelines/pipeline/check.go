@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"net"
 	"slices"
 	"strings"
@@ -68,6 +69,11 @@ func checkReach(stages []plannedStage) error {
 	return errors.Join(problems...)
 }
 
+// checkLengths compares what several stages and sources say of sequences.
+func checkLengths(inputs []pipelinefile.Input, file *pipelinefile.File, fields map[string][]param.Field) error {
+	return errors.Join(checkCopyTasks(inputs, file, fields), checkSequences(file, fields))
+}
+
 // checkCopyTasks compares the lengths that a copy task is described by: the source's, the shards' and that of what
 // counts. Without counted_targets a copy task is text like any other.
 func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields map[string][]param.Field) error {
@@ -97,11 +103,50 @@ func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields
 		}
 		first, last := task.Length+1, 2*task.Length
 		if sequence != last+1 || !slices.Equal(counted, []int{first, last}) || tokenizer != task.Tokenizer() {
+			steps := ""
+			if stage, _, ok := file.Value("batch_tokens", fields); ok {
+				steps = fmt.Sprintf(" --set %s.batch_tokens=%d", stage, corpus.CopyBatch*(last+1))
+			}
 			return fmt.Errorf("source %s: its length and symbols, a sequence of %d, the counted targets %v and the tokenizer "+
 				"%s do not belong together: "+
-				"give --set %s=%d --set %s=%d,%d --set %s=%s", in.Location, sequence, counted, tokenizer,
-				setting["sequence_length"], last+1, setting["counted_targets"], first, last, setting["tokenizer"], task.Tokenizer())
+				"give --set %s=%d --set %s=%d,%d --set %s=%s%s", in.Location, sequence, counted, tokenizer,
+				setting["sequence_length"], last+1, setting["counted_targets"], first, last, setting["tokenizer"], task.Tokenizer(),
+				steps)
 		}
 	}
 	return nil
+}
+
+// checkSequences compares the tokens of a sequence with those of a step, of which the trainer would know only when the
+// dataset is there.
+func checkSequences(file *pipelinefile.File, fields map[string][]param.Field) error {
+	of := func(key string) (stage string, value int) { // 0: no stage takes it, or another check refuses the value
+		stage, b, ok := file.Value(key, fields)
+		if !ok || json.Unmarshal(b, &value) != nil {
+			return "", 0
+		}
+		return stage, max(value, 0)
+	}
+	shard, sequence := of("sequence_length")
+	if sequence == 0 {
+		return nil
+	}
+	name := shard + ".sequence_length"
+	var problems []error
+	for _, key := range []string{"batch_tokens", "batch_start"} {
+		if stage, n := of(key); n%sequence != 0 {
+			problems = append(problems, fmt.Errorf("%s.%s is %d, no multiple of %s, %d: use %d", stage, key, n, name, sequence,
+				(n+sequence-1)/sequence*sequence))
+		}
+	}
+	trainer, _ := of("batch_tokens")
+	if stage, n := of("micro_tokens"); stage == trainer && n > 0 && n < sequence {
+		problems = append(problems, fmt.Errorf("%s.micro_tokens is %d, less than %s: use %d or more", stage, n, name,
+			sequence))
+	}
+	if stage, n := of("sequence_start"); n > 0 && (sequence%n != 0 || bits.OnesCount(uint(sequence/n)) != 1) {
+		problems = append(problems, fmt.Errorf("%s.sequence_start is %d: %s, %d, must be 2, 4, 8 … times it", stage, n, name,
+			sequence))
+	}
+	return errors.Join(problems...)
 }

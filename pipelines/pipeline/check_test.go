@@ -33,7 +33,8 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 		{"a chain without its first", "stages: {shard: {}, train: {}}", nil,
 			[]string{"stage shard answers tokens.written", "stage train"}},
 		{"lengths of a copy task", "", []string{"--source", "copy:length=32", "pipelines/copy.yml"},
-			[]string{"--set shard.sequence_length=65 --set shard.counted_targets=33,64 --set tokenize.tokenizer=symbols-64"}},
+			[]string{"--set shard.sequence_length=65 --set shard.counted_targets=33,64 --set tokenize.tokenizer=symbols-64 " +
+				"--set train.batch_tokens=2080"}},
 		{"symbols of a copy task", "", []string{"--source", "copy:symbols=8", "pipelines/copy.yml"},
 			[]string{"--set tokenize.tokenizer=symbols-8"}},
 		{"no checkpoint", "", []string{"--set", "train.init=go.mod", "pipelines/v76.yml"}, []string{"init: ", "go.mod"}},
@@ -54,6 +55,11 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 		{"two files", "", []string{"pipelines/v75.yml", "pipelines/v76.yml"}, []string{"give one pipeline file"}},
 		{"a rotation of another width", "", []string{"--set", "train.d=96", "pipelines/v77.yml"},
 			[]string{"hadamard is 128", "divides d = 96", "--set train.d=96 and pipelines/v77.yml"}},
+		{"no whole sequences", "", []string{"--preset", "nano", "--set", "train.batch_tokens=1000", "--set",
+			"train.micro_tokens=100", "--set", "train.sequence_start=48", "pipelines/v77.yml"}, []string{
+			"train.batch_tokens is 1000, no multiple of shard.sequence_length, 128: use 1024",
+			"train.micro_tokens is 100, less than shard.sequence_length: use 128 or more",
+			"train.sequence_start is 48: shard.sequence_length, 128, must be 2, 4, 8 … times it"}},
 		{"more bits of reads than of values", "", []string{"--set", "train.value_bits=3", "pipelines/v77.yml"},
 			[]string{"read_bits is 4 and value_bits 3", "--set train.value_bits=3"}},
 	} {
@@ -96,7 +102,8 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 	w.must("pipeline", "run", "--check", "pipelines/v76.yml", "--preset", "nano", "--set", "train.kshift_layers=[0,2]",
 		"--set", "train.steps=1e3")
 	w.must("pipeline", "run", "--check", "--source", "copy:symbols=8,length=32", "pipelines/copy.yml",
-		"--set", "shard.sequence_length=65", "--set", "shard.counted_targets=33,64", "--set", "tokenize.tokenizer=symbols-8")
+		"--set", "shard.sequence_length=65", "--set", "shard.counted_targets=33,64", "--set", "tokenize.tokenizer=symbols-8",
+		"--set", "train.batch_tokens=2080")
 	w.must("pipeline", "run", "--check",
 		w.write("stages: {tokenize: {filters: 'score >= 3, language = en'}}\nsources: [sample]\n"))
 	said := w.must("pipeline", "run", "--check", "--json", "pipelines/v76.yml")

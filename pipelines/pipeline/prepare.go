@@ -71,7 +71,7 @@ func prepare(ctx context.Context, c *cli.Context) (*plan, error) {
 	if c.IsSet("seed") {
 		file.Seed = c.Uint64("seed")
 	}
-	if err := errors.Join(checkReach(p.stages), checkCopyTasks(inputsOf(c, file), file, fields)); err != nil {
+	if err := errors.Join(checkReach(p.stages), checkLengths(inputsOf(c, file), file, fields)); err != nil {
 		return nil, err
 	}
 	if !c.Bool("check") {

@@ -23,8 +23,8 @@ type CopyTask struct {
 	Seed      uint64
 }
 
-// copyBatch is how many documents a training step takes in ParseCopyTask's count.
-const copyBatch = 32
+// CopyBatch is how many documents a training step takes in ParseCopyTask's count.
+const CopyBatch = 32
 
 // ParseCopyTask reads a source such as copy:symbols=64,length=24,steps=1000. The steps say how long training on batches
 // of 32 meets no document twice.
@@ -44,7 +44,7 @@ func ParseCopyTask(source string, seed uint64) (CopyTask, error) {
 		}
 		*target = n
 	}
-	c.Documents = steps * copyBatch
+	c.Documents = steps * CopyBatch
 	if _, err := tokenizer.New(c.Tokenizer()); err != nil {
 		return c, fmt.Errorf("source %s: %w", source, err)
 	}
