@@ -295,7 +295,7 @@ template <bool kSigns, bool kSeparate> DEVICE void attend_softmax_tiles(const At
     needed = max(warp_min(needed), starts.earliest);
   }
   copies_wait<0>();
-  finish<16>(h, best, sums.all, sums.total, row0, out, popcounts, pointers, unsure, bits, plane_words);
+  finish<16>(h, best, sums.all, sums.total, row0, {out, popcounts, pointers, unsure, bits, plane_words});
 }
 
 // Channel c of what query t reads, in float64, in all threads of a block. values are the head's. Keys that weigh less

@@ -8,7 +8,16 @@ struct alignas(128) HalfTile {
   uint32_t words[64 * 32];
 };
 
-// Tiles of a tensor: heads of all sequences x ceil(seq / 64).
+// Where results go.
+struct SoftmaxOutput {
+  uint32_t* out;
+  int *popcounts, *pointers;
+  uint32_t* unsure;  // marks of channels to settle: two words of each query of each head
+  int bits;
+  long plane_words;
+};
+
+// Tiles of a head. Those of one tensor lie together, heads of all sequences one after the other.
 DEVICE int tiles_of(const Attention& a) { return ceil_div(a.seq, 64); }
 
 // The best keys of a lane's rows, g and g + 8: the part of a tile that has the best score, the earliest of equal ones,
@@ -68,12 +77,24 @@ template <int kRows> struct ExactQueries {
       for (int i = 0; i < kKeys; i++) score[r][i] = h.score(h.a.products, differ[r][i], at[r] - keys[r][i]);
   }
 };
-// The score of query t and key u in float64.
+
+// The score of a query and key u in float64.
 DEVICE double exact_score(const ExactQueries<1>& query, int u) {
   int keys[1][1] = {{u}};
   double score[1][1];
   query.score(keys, score);
   return score[0][0];
+}
+
+// What the four lanes know that have a row's keys becomes that of all its keys. See SoftmaxBest.
+DEVICE void best_of_four(float& top, float& next, int& part) {
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2) {
+    float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
+    int u = shuffle_xor(part, mask);
+    next = max(max(next, other), min(top, s));
+    if (s > top || (s == top && u < part)) top = s, part = u;
+  }
 }
 
 // The pointers of queries g and g + 8, in all four lanes that have their keys: the first of the best. A part has kKeys
@@ -92,13 +113,7 @@ DEVICE void find_pointers(const Head& h, const SoftmaxBest& best, int row0, bool
   for (int r = 0; r < 2; r++) {
     float top = best.score[r], next = best.next[r];
     part[r] = best.part[r];
-#pragma unroll
-    for (int mask = 1; mask < 4; mask *= 2) {
-      float s = shuffle_xor(top, mask), other = shuffle_xor(next, mask);
-      int u = shuffle_xor(part[r], mask);
-      next = max(max(next, other), min(top, s));
-      if (s > top || (s == top && u < part[r])) top = s, part[r] = u;
-    }
+    best_of_four(top, next, part[r]);
     close[r] = !exact && !(top - next > kClose);
     equal[r] = ballot(best.score[r] == top && best.part[r] == part[r]) >> lane / 4 * 4 & 15;
     at[r] = min(row0 + lane / 4 + 8 * r, h.a.seq - 1);
@@ -146,11 +161,11 @@ DEVICE void find_pointers(const Head& h, const SoftmaxBest& best, int row0, bool
 
 // The levels of what a query reads, and which of them float32 cannot tell.
 struct SoftmaxLevels {
-  MidRise rule;
+  MidRise mid_rise;
   int bits;
   float unit, largest;  // of a halved integer; the largest value
   __device__ __forceinline__ SoftmaxLevels(const Attention& a, int bits)
-      : rule(bits),
+      : mid_rise(bits),
         bits(bits),
         unit(2 * a.value_unit),
         largest(a.value_unit * (float)((1 << a.value_planes) - 1)) {}
@@ -163,7 +178,7 @@ struct SoftmaxLevels {
     return largest * __builtin_fmaf((float)(t / 64 + 1), 3 * 0x1p-24f, 1.4e-5f);
   }
 
-  DEVICE_MEMBER int level(float x) const { return bits == 1 ? x >= 0 : rule.level(x); }
+  DEVICE_MEMBER int level(float x) const { return bits == 1 ? x >= 0 : mid_rise.level(x); }
   // Writes the level of a channel, bit `bit` of word w, whose bits are 0.
   DEVICE_MEMBER void add(
       const Head& h, int level, int t, int w, int bit, uint32_t* out, int* popcounts, long plane_words) const {
@@ -180,20 +195,20 @@ DEVICE uint32_t or_of_four(uint32_t x) {
   return x;
 }
 
-// The levels of a lane's eight channels of a word, and whether they are open: byte c of even and odd ones is that of
+// The levels of a lane's eight channels of a word, and whether they are open, which means not sure: byte c of even and odd ones is that of
 // channel 8 c + 2 t and 8 c + 2 t + 1 of lane t.
 struct EightLevels {
   uint32_t levels[2] = {}, open[2] = {};
 
   // kSigns: levels of one bit.
   template <bool kSigns> DEVICE_MEMBER void find(
-      const SoftmaxLevels& rule, const float (&sums)[32], int w, int r, float scale, float error) {
+      const MidRise& rule, const float (&sums)[32], int w, int r, float scale, float error) {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float x = sums[16 * w + i / 2 * 4 + 2 * r + i % 2] * scale;
-      float border = rule.rule.border(x), off = kSigns ? x : rule.rule.off(x, border);
+      float border = rule.border(x), off = kSigns ? x : rule.off(x, border);
       bool sure = __builtin_fabsf(off) > error;
-      uint32_t level = kSigns ? off > 0 : (uint32_t)rule.rule.beside(border, off > 0);
+      uint32_t level = kSigns ? off > 0 : (uint32_t)rule.beside(border, off > 0);
       levels[i % 2] |= sure ? level << 8 * (i / 2) : 0;
       open[i % 2] |= (uint32_t)!sure << 8 * (i / 2);
     }
@@ -206,26 +221,26 @@ struct EightLevels {
 };
 
 // Writes what query g + 8 r reads. Channels that are not sure become 0, and are marked.
-DEVICE void write_levels(const Head& h, const SoftmaxLevels& rule, const float (&sums)[32], float total, int r, int t,
-    uint32_t* out, int* popcounts, uint32_t* unsure, long plane_words) {
-  float scale = rule.unit / total, error = rule.error(t);
+DEVICE void write_levels(const Head& h, const SoftmaxLevels& levels, const float (&sums)[32], float total, int r, int t,
+    const SoftmaxOutput& to) {
+  float scale = levels.unit / total, error = levels.error(t);
   bool writes = t < h.a.seq && threadIdx.x % 4 == 0;
   EightLevels words[2];
 #pragma unroll
   for (int w = 0; w < 2; w++) {
-    if (rule.bits == 1) words[w].find<true>(rule, sums, w, r, scale, error);
-    else words[w].find<false>(rule, sums, w, r, scale, error);
+    if (levels.bits == 1) words[w].find<true>(levels.mid_rise, sums, w, r, scale, error);
+    else words[w].find<false>(levels.mid_rise, sums, w, r, scale, error);
   }
   Int2 open = {(int)words[0].word(words[0].open, 0), (int)words[1].word(words[1].open, 0)};
-  if (writes) *(Int2*)(unsure + 2 * h.query(t)) = open;
-  uint32_t* to = out + (h.row0 + t) * h.a.out_words + 2 * h.head;
+  if (writes) *(Int2*)(to.unsure + 2 * h.query(t)) = open;
+  uint32_t* row = to.out + (h.row0 + t) * h.a.out_words + 2 * h.head;
   int count = 0;
-  for (int b = 0; b < rule.bits; b++) {
+  for (int b = 0; b < levels.bits; b++) {
     Int2 two = {(int)words[0].word(words[0].levels, b), (int)words[1].word(words[1].levels, b)};
-    if (writes) *(Int2*)(to + b * plane_words) = two;
+    if (writes) *(Int2*)(row + b * to.plane_words) = two;
     count += (popcount((uint32_t)two.x) + popcount((uint32_t)two.y)) << b;
   }
-  if (writes) add_to(popcounts + h.row0 + t, count);
+  if (writes) add_to(to.popcounts + h.row0 + t, count);
 }
 
 // How far back queries of a head need keys. If none has a score above 0, those from distance n on weigh at most
@@ -249,24 +264,23 @@ struct SoftmaxReach {
 
 // Writes what a lane's rows read, and their pointers.
 template <int kKeys> DEVICE void finish(const Head& h, const SoftmaxBest& best, const float (&sums)[32],
-    const float (&totals)[2], int row0, uint32_t* out, int* popcounts, int* pointers, uint32_t* unsure, int bits,
-    long plane_words) {
-  SoftmaxLevels levels(h.a, bits);
+    const float (&totals)[2], int row0, const SoftmaxOutput& to) {
+  SoftmaxLevels levels(h.a, to.bits);
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float total = totals[r];
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) total += shuffle_xor(total, mask);
-    write_levels(h, levels, sums, total, r, row0 + lane / 4 + 8 * r, out, popcounts, unsure, plane_words);
+    write_levels(h, levels, sums, total, r, row0 + lane / 4 + 8 * r, to);
   }
   float slope = (float)h.slope;
-  bool exact = (double)slope == h.slope && (as_int(slope) & 0x7fffff) == 0;
+  bool exact = (double)slope == h.slope && (as_int(slope) & 0x7fffff) == 0;  // a power of two: see SoftmaxScores
   int found[2];
   find_pointers<kKeys>(h, best, row0, exact, found);
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     int t = row0 + lane / 4 + 8 * r;
-    if (t < h.a.seq && lane % 4 == 0) pointers[h.query(t)] = found[r];
+    if (t < h.a.seq && lane % 4 == 0) to.pointers[h.query(t)] = found[r];
   }
 }

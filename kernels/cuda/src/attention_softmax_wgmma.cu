@@ -14,7 +14,7 @@ constexpr int kSoftmaxBuffers = 2 * kSoftmaxGroups + kSoftmaxStages;
 constexpr int kSoftmaxTiles = (2 * kSoftmaxGroups + 2 * kSoftmaxStages) * kHalfTile;
 constexpr int kSoftmaxShared = 1024 + kSoftmaxTiles + 32 * kSoftmaxBuffers + 8 * kSoftmaxGroups;
 
-// What a warpgroup does for an item.
+// What a warpgroup is told of an item.
 struct alignas(16) SoftmaxPass {
   int head, tile;  // head: -1 if there is no item left. tile: of its queries; negative if there is none
   int top;         // the first tile that comes
@@ -23,8 +23,8 @@ struct alignas(16) SoftmaxPass {
 static_assert(sizeof(SoftmaxPass) == 16);
 
 // A block's shared memory: each warpgroup's queries, of this item and the next; stages of keys and values; for each of
-// these two barriers and a note; how far each warpgroup is, and how many items it is done with. Stage n is that of the
-// n-th tile that the block loads.
+// these two barriers and a note, a SoftmaxPass or the item that a stage is of; the tile that each warpgroup is at, and
+// how many items it is done with. Stage n is that of the n-th tile that the block loads.
 struct SoftmaxRing {
   uint32_t base, barriers, notes, progress;
   __device__ __forceinline__ explicit SoftmaxRing(uint32_t memory)
@@ -59,11 +59,16 @@ struct SoftmaxRing {
     warp_sync();
     if (threadIdx.x % 32 == 0) barrier_arrive(empty(buffer));
   }
-  // A warpgroup tells where it is.
+  // A warpgroup tells how far it is, for the producer to poll.
   DEVICE_MEMBER static void tell(uint32_t word, uint32_t value) {
     if (threadIdx.x % 128 == 0) store_shared_word(word, value);
   }
-  // Starts the products of queries with half of tile n of keys.
+  // A warpgroup needs nothing more for an item, the k-th of the block.
+  DEVICE_MEMBER void close(int group, int k) const {
+    tell(done(group), k + 1);
+    release(own(group, k));
+  }
+  // Starts the products of queries with half of tile n of keys. The half with the later keys, 1, comes first.
   DEVICE_MEMBER void multiply(float (&products)[16], uint32_t queries, uint32_t n, int half) const {
     if (half == 1) wait(n);
     wgmma_fence();
@@ -74,6 +79,7 @@ struct SoftmaxRing {
 
 // A lane's queries, rows g and g + 8 of a warp's 16, as they pass over keys.
 struct SoftmaxRows {
+  static constexpr float kRoom = 15.5f, kUsual = 8;  // powers of two: of the largest weight, and of one after a change
   float all[32] = {}, tile[32] = {};  // sums of weights * values: of earlier tiles, and of this one
   float total[2] = {}, reference[2] = {kNever, kNever}, most[2];  // most: q·k, scaled, of any key
   int first[2], row, latest;  // latest: from that key on, all queries of the warp may read it
@@ -99,24 +105,36 @@ struct SoftmaxRows {
       most[r] *= 2 * h.a.scale * h.a.query_unit;
     }
   }
+  // Scores of later keys, and of those before the first, become kNever. key: a lane's first.
+  DEVICE_MEMBER void hide(int key, float (&x)[16]) const {
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+      int u = key + j / 4 * 8 + j % 2, r = j / 2 % 2;
+      x[j] = ((u > row + 8 * r) | (u < first[r])) ? kNever : x[j];
+    }
+  }
+  // A row's reference follows its best score, so that weights fit float16. top: the best of a lane's keys.
+  DEVICE_MEMBER void follow(const float (&top)[2], float (&change)[2]) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float score = max(top[r], shuffle_xor(top[r], 1));
+      score = max(score, shuffle_xor(score, 2));
+      float next = max(reference[r], __builtin_fmaf(score, kLog2E, -kUsual));
+      change[r] = exp2_fast(reference[r] - next);
+      reference[r] = next, total[r] *= change[r];
+    }
+  }
   // Turns products of halved integers into scores of keys from `from` on, but for what a row has in common, and those
-  // into weights: 2^(score * log2 e - reference). A row's reference follows its best score, so that weights fit float16.
-  // Returns what sums are multiplied by for that, nearly always 1.
+  // into weights: 2^(score * log2 e - reference). Says whether references changed, which is rare, and then what the sums
+  // are to be multiplied by.
   DEVICE_MEMBER bool weigh(float (&x)[16], int from, float slope, float factor, float (&change)[2]) {
-    constexpr float kRoom = 15.5f, kUsual = 8;  // powers of two: of the largest weight, and of one after a change
     int key = from + 2 * ((int)threadIdx.x % 4);
     float top[2], common[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) common[r] = -slope * (float)(row + 8 * r - from);
 #pragma unroll
     for (int j = 0; j < 16; j++) x[j] = __builtin_fmaf(x[j], factor, slope * (float)(key - from + j / 4 * 8 + j % 2));
-    if (from + 31 > row - (int)threadIdx.x % 32 / 4 || from < latest) {
-#pragma unroll
-      for (int j = 0; j < 16; j++) {
-        int u = key + j / 4 * 8 + j % 2, r = j / 2 % 2;
-        x[j] = ((u > row + 8 * r) | (u < first[r])) ? kNever : x[j];
-      }
-    }
+    if (from + 31 > row - (int)threadIdx.x % 32 / 4 || from < latest) hide(key, x);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       top[r] = x[2 * r];
@@ -127,16 +145,7 @@ struct SoftmaxRows {
     best.add(top, from);
     bool changed =
         ballot(top[0] * kLog2E > reference[0] + kRoom || top[1] * kLog2E > reference[1] + kRoom) != 0;
-    if (changed) {
-#pragma unroll
-      for (int r = 0; r < 2; r++) {
-        float score = max(top[r], shuffle_xor(top[r], 1));
-        score = max(score, shuffle_xor(score, 2));
-        float next = max(reference[r], __builtin_fmaf(score, kLog2E, -kUsual));
-        change[r] = exp2_fast(reference[r] - next);
-        reference[r] = next, total[r] *= change[r];
-      }
-    }
+    if (changed) follow(top, change);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       float sum = 0, shift = __builtin_fmaf(common[r], kLog2E, -reference[r]);
@@ -165,14 +174,6 @@ struct SoftmaxRows {
     }
     return warp_min(least);
   }
-};
-
-struct SoftmaxOutput {
-  uint32_t* out;
-  int *popcounts, *pointers;
-  uint32_t* unsure;
-  int bits;
-  long plane_words;
 };
 
 // What a warpgroup does with half a tile of keys. Products with the next half are under way while scores become
@@ -246,13 +247,10 @@ DEVICE void consume(const Attention& a, const SoftmaxRing& ring, int group, cons
       for (int i = pass.tile; i < pass.top; i++, n++) ring.wait(n), ring.release(ring.stage(n));
       int count = warp_uniform(pass.tile - h.first(64 * pass.tile) / 64 + 1);
       n = pass_over_keys(ring, rows, h, ring.queries(group, k), group, pass.tile, n, count);
-      ring.tell(ring.done(group), k + 1);
-      ring.release(own);
-      finish<32>(h, rows.best, rows.all, rows.total, row0, to.out, to.popcounts, to.pointers, to.unsure, to.bits,
-          to.plane_words);
+      ring.close(group, k);
+      finish<32>(h, rows.best, rows.all, rows.total, row0, to);
     } else {
-      ring.tell(ring.done(group), k + 1);
-      ring.release(own);
+      ring.close(group, k);
     }
     for (;; n++) {  // what others needed
       ring.wait(n);
@@ -262,7 +260,8 @@ DEVICE void consume(const Attention& a, const SoftmaxRing& ring, int group, cons
   }
 }
 
-// Waits until tile n of item k is due: the producer is two tiles ahead. False if no warpgroup needs it.
+// Waits until tile n of item k is due, two tiles ahead of the first warpgroup, or at once. False if no warpgroup needs
+// it.
 DEVICE bool due(const SoftmaxRing& ring, int k, uint32_t n, bool at_once) {
   for (;;) {
     int reached = 0, done = kLastItem;
@@ -277,7 +276,28 @@ DEVICE bool due(const SoftmaxRing& ring, int k, uint32_t n, bool at_once) {
   }
 }
 
-// The warp that loads. Long items come first: slopes fall from head to head, and the last queries read most.
+// Tells each warpgroup what it does for item k, and brings its queries: tiles from `from` on, of which -1 and -2 are
+// none. tile0: the head's first tile.
+DEVICE void load_queries(
+    const SoftmaxRing& ring, int k, const HalfTile* queries, long tile0, int head, int from, int top, bool over) {
+#pragma unroll
+  for (int g = 0; g < kSoftmaxGroups; g++) {
+    int own = ring.own(g, k), tile = from + g;
+    barrier_wait(ring.empty(own), k / 2 % 2 ^ 1);
+    if (threadIdx.x % 32 == 0) {
+      store_shared(ring.note(own), Int4{over ? -1 : head, tile, top, 0});
+      if (over) {
+        barrier_arrive(ring.full(own));
+      } else {
+        barrier_arrive_expect(ring.full(own), kHalfTile);
+        copy_bytes(ring.queries(g, k), queries + tile0 + max(tile, 0), ring.full(own), kHalfTile);
+      }
+    }
+  }
+}
+
+// The warp that loads. Long items come first: slopes fall from head to head, and the last queries read most. When no
+// item is left, warpgroups are told so, and by a last stage those that wait for the end of their item's tiles.
 DEVICE void produce(const Attention& a, const SoftmaxRing& ring, const HalfTile* queries, const HalfTile* keys,
     const HalfTile* values, int* taken) {
   int lane = threadIdx.x % 32, per_head = tiles_of(a), groups = ceil_div(per_head, kSoftmaxGroups);
@@ -291,20 +311,7 @@ DEVICE void produce(const Attention& a, const SoftmaxRing& ring, const HalfTile*
     bool over = item >= items;
     if (lane == 0 && !over) coming = take(taken);
     long tile0 = (long)head * per_head;
-#pragma unroll
-    for (int g = 0; g < kSoftmaxGroups; g++) {
-      int own = ring.own(g, k), tile = from + g;  // -1 and -2 are none
-      barrier_wait(ring.empty(own), k / 2 % 2 ^ 1);
-      if (lane == 0) {
-        store_shared(ring.note(own), Int4{over ? -1 : head, tile, top, 0});
-        if (over) {
-          barrier_arrive(ring.full(own));
-        } else {
-          barrier_arrive_expect(ring.full(own), kHalfTile);
-          copy_bytes(ring.queries(g, k), queries + tile0 + max(tile, 0), ring.full(own), kHalfTile);
-        }
-      }
-    }
+    load_queries(ring, k, queries, tile0, head, from, top, over);
     int last = over ? top : Head(a, head).first(64 * max(from, 0)) / 64;
     uint32_t first = n;
     for (int tile = top; tile >= last; tile--, n++) {
