@@ -311,6 +311,7 @@ const (
 	kDenseOwn         = 17408
 	kDenseShared      = 175328
 	kKeptShared       = 230400
+	kDenseRegisters   = 504
 	kHalfTile         = 8192
 	kLastItem         = 2147483647
 	kSoftmaxGroups    = 3

@@ -1,6 +1,6 @@
 // The backward pass of attention over all keys on Hopper's warpgroup matrix units: softmax, and the straight-through
-// gradient of a pointer. For heads of 64 channels, queries and values of up to 8 planes, and gradients in bfloat16; with
-// Gumbel noise sequences are a multiple of 4.
+// gradient of a pointer. For heads of 64 channels, queries and values of up to 8 planes, and gradients in bfloat16;
+// with Gumbel noise sequences are a multiple of 4.
 //
 // Let w = exp((score - top) / tau), do the gradient of a query's attention output, and d_u = do·v_u:
 //
@@ -8,17 +8,16 @@
 //	dv_u = Σ_t p_tu do_t, or of a pointer Σ do_t over the queries that point at u
 //
 // No seq x seq matrix is kept of softmax: dense_queries_wgmma and dense_keys_wgmma both compute scores and d again. The
-// noise of a pointer takes longer than that, so its weights w are kept in 24 bits, of as many heads at a time as working
-// memory is given for.
+// noise of a pointer takes longer than that, so its weights w are kept in 24 bits, of as many heads at a time as
+// working memory is given for.
 //
 // All are products of float16 matrices with sums in float32. The integers behind queries, keys and values are float16,
-// halved.
-// A row of do becomes float16 after division by a power of two, which keeps all of its bits but those below 2^-24 of
-// the row's maximum. Weights w, p and ds are split into two float16, which keep 21 bits.
+// halved. A row of do becomes float16 after division by a power of two, which keeps all of its bits but those below
+// 2^-24 of the row's maximum. Weights w, p and ds are split into two float16, which keep 21 bits.
 //
 // Scores fall with distance, so keys far enough away together weigh less than 2^-24 of a query's best key, whatever
-// their noise. They are left out. Weights that are kept tell more: dk and dv leave out tiles of which no weight changes a
-// sum of weights in float32. Every sum is taken by one warp in a fixed order.
+// their noise. They are left out. Weights that are kept tell more: dk and dv leave out tiles of which no weight changes
+// a sum of weights in float32. Every sum is taken by one warp in a fixed order.
 //
 // Four keys share a block of random numbers. Keys have such rows in a tile that all four belong to one lane.
 #include "attention_tile.cuh"
@@ -37,21 +36,22 @@ struct alignas(16) QueryStart {
   int exponent;     // do is 2^exponent times its row in the tile
   int first;        // the first key that counts
 };
-// And after: p = 2^(score * log2 e + shift), or w 2^shift where weights are kept, and the mean of d, of the same scale.
+// What keys need of a query when its scores are known: p = 2^(score * log2 e + shift), or w 2^shift where weights are
+// kept, and the mean of d, scaled as the reference is.
 struct alignas(8) QueryEnd {
   float shift, mean;
 };
-// Of the queries of a tile.
+// The same of the queries of a tile.
 struct alignas(16) QueryEnds {
   QueryEnd rows[kDenseRows];
   int first[kDenseRows];          // the first key that counts; where weights are kept `back` of each warp's 16 queries
   uint32_t pointers[kDenseRows];  // the key that the query points at, and 127 + exponent of do in the lowest byte
 };
 constexpr int kFirst = 8 * kDenseRows, kPointers = 12 * kDenseRows;  // their places in bytes
-// Of the queries of a tile.
+// Which keys the queries of a tile count, and the size of their do.
 struct alignas(16) QueryRange {
   int first, last;    // the smallest and the largest first key that counts
-  int exponent;       // the largest
+  int exponent;       // the largest of do
   uint32_t back = 0;  // where weights are kept: how many tiles back any of them counts
   // A warp finds it, from the starts of 64 queries.
   DEVICE_MEMBER explicit QueryRange(const QueryStart* starts) {
@@ -81,8 +81,8 @@ struct DenseTiles {
 static_assert(
     sizeof(QueryStart) == kQueryStart && sizeof(QueryEnds) == kQueryEnds && sizeof(QueryRange) == kQueryRange);
 
-// The row in which key 4 m + 2 i + j of 16 lies: 8 i + 2 m + j. As columns lane t of four has rows 2 t, 2 t + 1, 2 t + 8
-// and 2 t + 9.
+// The row in which key 4 m + 2 i + j of 16 lies: 8 i + 2 m + j. As columns lane t of four has rows 2 t, 2 t + 1, 2 t +
+// 8 and 2 t + 9.
 DEVICE int key_row(int key) { return (key & ~15) + key / 2 % 2 * 8 + key / 4 % 4 * 2 + key % 2; }
 
 DEVICE float power_of_two(int exponent) { return as_float((exponent + 127) << 23); }  // from -126 to 127
@@ -93,7 +93,9 @@ DEVICE int sum_of_eight(int x) {
   return x;
 }
 
-// Where the weights of a pair of tiles begin. turn: of the head, in this launch.
+// Where the weights of a pair of tiles begin. turn: of the head, in this launch. The 64 x 64 weights are float32
+// without the lowest byte: the upper 16 bits of all, and then the third bytes. Both lie in matrices of 8 x 8 16-bit
+// values, of 8 queries and 8 rows of keys; third bytes of rows r and r + 8 are a value.
 DEVICE long weights_of(int turn, int per_head, int queries, int keys) {
   return ((long)turn * (per_head * (per_head + 1) / 2) + queries * (queries + 1) / 2 + keys) * kWeights;
 }
@@ -129,10 +131,10 @@ struct EightChannels {
   }
 };
 
-// How many keys back a query reads, if its scores are at most `bound` without distance and its best score is `top`: the
-// others together weigh less than Σ exp((bound - slope * distance) / tau) = exp((bound - slope * n) / tau) / (1 -
+// How many keys back a query counts, if its scores are at most `bound` without distance and its best score is `top`:
+// the others together weigh less than Σ exp((bound - slope * distance) / tau) = exp((bound - slope * n) / tau) / (1 -
 // exp(-slope / tau)).
-DEVICE int reach(double bound, double top, float slope, float tau) {
+DEVICE int counted_back(double bound, double top, float slope, float tau) {
   if (slope == 0) return kLastKey;
   float rest = (float)(bound - top) + (24 + log2_fast((tau + slope) / slope)) * tau * (1 / kLog2E);
   return (int)min(rest / slope + 2, 1e9f);
@@ -186,7 +188,7 @@ DEVICE void write_tiles(const Attention& a, const BFloat* dout, const int* point
     bound += (double)kMostNoise, top += (double)gumbel_fast(word);
   }
   if (lane == 0) {
-    int back = finite ? reach(bound, top, (float)h.slope, tau) : kLastKey;
+    int back = finite ? counted_back(bound, top, (float)h.slope, tau) : kLastKey;
     to.starts[own] = inside ? QueryStart{shift, reference, exponent, max(h.first(t), t - back)}
                             : QueryStart{kNever, 0, -126, kLastKey};
     to.ends[own / 64].pointers[row % 64] = inside ? (uint32_t)u << 8 | (uint32_t)(exponent + 127) : ~0u;
@@ -221,9 +223,7 @@ constexpr int kDenseGroups = 2, kDenseThreads = 128 * (kDenseGroups + 1), kDense
 constexpr int kDenseOwn = kDensePair + 1024;  // 1,024: room for QueryEnds, or for the starts of an own tile's queries
 constexpr int kDenseShared = 1024 + (kDenseGroups + 8) * (kDenseOwn + 16) + kDenseGroups * kDensePass;
 constexpr int kKeptShared = 225 * 1024;  // where weights are kept
-
-// Weights of 64 x 64 pairs are float32 without the lowest byte: the upper 16 bits of all, and then the third bytes. Both
-// lie in matrices of 8 x 8 16-bit values, of 8 queries and 8 rows of keys; third bytes of rows r and r + 8 are a value.
+constexpr int kDenseRegisters = 504;     // of one thread in each warpgroup, together
 
 // What a warpgroup does for an item.
 struct alignas(16) DensePass {
@@ -374,7 +374,7 @@ DEVICE void dense_block(const Attention& a, const DenseTiles& tiles, const void*
   block_sync();
   int group = warp_uniform(threadIdx.x / 128);
   if (group == kDenseGroups) {
-    give_registers<504 - 2 * Rows::kRegisters>();
+    give_registers<kDenseRegisters - kDenseGroups * Rows::kRegisters>();
     if (threadIdx.x / 32 == 4 * kDenseGroups) produce<Rows>(a, tiles, ring);
   } else {
     take_registers<Rows::kRegisters>();
@@ -399,7 +399,7 @@ DEVICE void transpose_words(uint32_t (&x)[4], int lane) {
 // (see key_row). Own tiles are held in registers.
 template <bool kPointer, int kApart, bool kKept> struct DenseRows {
   using Ring = DenseRing<kKept>;
-  static constexpr int kRegisters = kKept ? 208 : 232;  // a thread; 504 are those of three
+  static constexpr int kRegisters = kKept ? 208 : 232;  // of a thread
   const Attention& a;
   const DenseTiles& tiles;
   Ring ring;
@@ -470,7 +470,7 @@ template <bool kPointer> struct DenseQueries : DenseRows<kPointer, 8, false> {
   int first[2], exponent[2];                          // of do
   float shift[2], reference[2], sum[2] = {}, mean[2] = {}, other_sums[32] = {};
   long block;    // the first row's first block of random numbers
-  int back = 0;  // how many tiles back a weight changes a sum
+  int back = 0;  // how many tiles back a weight changes a sum of weights
 
   __device__ __forceinline__ DenseQueries(
       const Attention& a, const DenseTiles& tiles, const typename Rows::Ring& ring, const DensePass& pass, int group)
@@ -486,7 +486,8 @@ template <bool kPointer> struct DenseQueries : DenseRows<kPointer, 8, false> {
     ring.release(ring.own_full(group));
   }
   DEVICE_MEMBER void fence() { fence_sums(sums), fence_sums(other_sums); }
-  // Finds what warpgroups do, and the first tile that comes. The last queries' items are the longest.
+  // Finds what warpgroups do, and the first tile that comes. Keys will find the ranges that it writes. The last
+  // queries' items are the longest.
   DEVICE_MEMBER static int plan(
       const DenseTiles& tiles, int head, int place, int per_head, DensePass (&passes)[kDenseGroups]) {
     int from = (ceil_div(per_head, kDenseGroups) - 1 - place) * kDenseGroups;
@@ -540,7 +541,8 @@ template <bool kPointer> struct DenseQueries : DenseRows<kPointer, 8, false> {
 #pragma unroll
       for (int m = 0; m < 2; m++)
 #pragma unroll
-        for (int k = 0; k < 4; k++) exponents[8 * m + 4 * (k / 2) + 2 * r + k % 2] = log2_exponential(random[r][m].w[k]);
+        for (int k = 0; k < 4; k++)
+          exponents[8 * m + 4 * (k / 2) + 2 * r + k % 2] = log2_exponential(random[r][m].w[k]);
   }
   DEVICE_MEMBER void weigh(int i, uint32_t, int half, float (&w)[16]) {
     int from = 64 * (tile - i) + 32 * half + 2 * column();
@@ -653,7 +655,7 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
       Rows::sums, Rows::column;
   static constexpr int kKernel = 1, kDirection = 1;
   int group;
-  float narrow;
+  float narrow;  // what d - mean is multiplied by, so that ds fits float16
   float means[8];  // of a lane's columns
   float read[32] = {};
   uint32_t reads;  // the place of a lane's two channels of dv, 2 lane and 2 lane + 1, of the warp's first key
@@ -719,7 +721,7 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
         copy_bytes(Rows::Ring::weights(to, g),
             tiles.weights + weights_of(passes[g].turn, per_head, tile, passes[g].tile), full, kWeights);
   }
-  // Adds do of the queries of stage n that point at keys of the warp's, in their order.
+  // Adds do of the queries of stage n that point at the warp's 16 keys, in their order.
   DEVICE_MEMBER void add_reads(uint32_t n) const {
     int lane = threadIdx.x % 32;
 #pragma unroll
@@ -741,8 +743,8 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
   DEVICE_MEMBER void hide(int i, uint32_t n, int half, float (&p)[16]) const {
 #pragma unroll
     for (int c = 0; c < 8; c++) {
-      int column = 32 * half + c / 2 * 8 + this->column() + c % 2, t = 64 * (tile + i) + column;
-      int first = (int)load_shared_word(ring.ends(n) + kFirst + 4 * column);
+      int query = 32 * half + c / 2 * 8 + column() + c % 2, t = 64 * (tile + i) + query;
+      int first = (int)load_shared_word(ring.ends(n) + kFirst + 4 * query);
 #pragma unroll
       for (int r = 0; r < 2; r++) {
         float& x = p[c / 2 * 4 + 2 * r + c % 2];
@@ -815,6 +817,7 @@ template <bool kPointer> struct DenseKeys : DenseRows<kPointer, 2, kPointer> {
     if (!kPointer) this->write(dqkv, 2, read, factor);
     else write_reads(dqkv);
   }
+  // Writes dv of the warp's keys: of a pointer's.
   DEVICE_MEMBER void write_reads(BFloat* dqkv) const {
     int lane = threadIdx.x % 32, first = 64 * tile + threadIdx.x % 128 / 32 * 16;
     for (int u = 0; u < 16 && first + u < a.seq; u++) {

@@ -195,8 +195,8 @@ DEVICE uint32_t or_of_four(uint32_t x) {
   return x;
 }
 
-// The levels of a lane's eight channels of a word, and whether they are open, which means not sure: byte c of even and odd ones is that of
-// channel 8 c + 2 t and 8 c + 2 t + 1 of lane t.
+// The levels of a lane's eight channels of a word, and whether they are open, which means not sure: byte c of even and
+// odd ones is that of channel 8 c + 2 t and 8 c + 2 t + 1 of lane t.
 struct EightLevels {
   uint32_t levels[2] = {}, open[2] = {};
 

@@ -125,8 +125,8 @@ struct SoftmaxRows {
     }
   }
   // Turns products of halved integers into scores of keys from `from` on, but for what a row has in common, and those
-  // into weights: 2^(score * log2 e - reference). Says whether references changed, which is rare, and then what the sums
-  // are to be multiplied by.
+  // into weights: 2^(score * log2 e - reference). Says whether references changed, which is rare, and then what the
+  // sums are to be multiplied by.
   DEVICE_MEMBER bool weigh(float (&x)[16], int from, float slope, float factor, float (&change)[2]) {
     int key = from + 2 * ((int)threadIdx.x % 4);
     float top[2], common[2];

@@ -32,8 +32,8 @@ DEVICE float gumbel_fast(uint32_t word) {
   return __builtin_fmaf(log2_fast(e), -0.6931471805599453f, 0.36651292058166435f);  // -ln(e ln 2)
 }
 
-// log2(-log2(1 - c)) of a word's random number 1 - c. Gumbel noise is -ln(-ln(1 - c)), so exp(noise / tau) is 2^(-this /
-// tau), but for a factor that all words have in common. Errors are 1e-5 or less, 2e-6 on average. Only weights of one
+// log2(-log2(1 - c)) of a word's random number 1 - c. Gumbel noise is -ln(-ln(1 - c)), so exp(noise / tau) is 2^(-this
+// / tau), but for a factor that all words have in common. Errors are 1e-5 or less, 2e-6 on average. Only weights of one
 // word in a thousand, less than 2^22, are further off: by 4e-5 at 2^22, 4e-2 at 2^12. These are the smallest weights.
 //
 // Where c is small -log2(1 - c) is its series c + c²/2 + c³/3, in units of ln 2, which stays below it. The other

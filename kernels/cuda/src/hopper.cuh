@@ -1,5 +1,6 @@
-// Hopper's asynchronous instructions, one function each: transaction barriers, bulk tensor copies, warpgroup matrix
-// multiply, clusters. See mbarrier, cp.async.bulk.tensor and wgmma in the PTX ISA.
+// Hopper's asynchronous instructions, one function each: transaction barriers, bulk copies, warpgroup matrix multiply,
+// clusters. And what kernels with these need beside them: shared memory by its address, items of work, registers. See
+// mbarrier, cp.async.bulk, wgmma and setmaxnreg in the PTX ISA.
 #pragma once
 
 // The 128-byte tensor map that the driver encodes; opaque here.
@@ -58,7 +59,7 @@ DEVICE void barrier_wait(uint32_t barrier, int parity) {
       : "memory");
 }
 
-// ---- Bulk tensor copies, global to shared memory ----
+// ---- Bulk copies, global to shared memory ----
 
 DEVICE void copy_3d(uint32_t target, const TensorMap* map, uint32_t barrier, int c0, int c1, int c2) {
   asm volatile(
@@ -99,6 +100,8 @@ DEVICE void copy_bytes(uint32_t target, const void* from, uint32_t barrier, int 
       : "memory");
 }
 
+// ---- Shared memory ----
+
 // Loads 16 bytes that a bulk copy wrote. The compiler does not move the load above the wait for them.
 DEVICE Int4 load_shared(uint32_t from) {
   Int4 v;
@@ -121,22 +124,12 @@ DEVICE uint32_t load_shared_word(uint32_t from) {
   return v;
 }
 
-// The same of a word that another warp changes meanwhile, without a barrier.
+// The same of a word that another warp may change meanwhile, with no barrier between: the load is done each time.
 DEVICE uint32_t poll_shared_word(uint32_t from) {
   uint32_t v;
   asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
   return v;
 }
-
-// ---- Items of work ----
-
-// The number of the next item.
-DEVICE int take(int* taken) {
-  int item;
-  asm volatile("atom.global.add.s32 %0, [%1], 1;" : "=r"(item) : "l"(taken) : "memory");
-  return item;
-}
-DEVICE void sleep_nanoseconds(int n) { asm volatile("nanosleep.u32 %0;" ::"r"(n)); }
 
 struct alignas(8) Float2 {
   float x, y;
@@ -150,6 +143,16 @@ DEVICE void store_shared(uint32_t to, Float2 v) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(v.x), "f"(v.y) : "memory");
 }
 
+// ---- Items of work, which blocks take one after the other ----
+
+// The number of the next item, of which `taken` counts those that blocks have taken.
+DEVICE int take(int* taken) {
+  int item;
+  asm volatile("atom.global.add.s32 %0, [%1], 1;" : "=r"(item) : "l"(taken) : "memory");
+  return item;
+}
+DEVICE void sleep_nanoseconds(int n) { asm volatile("nanosleep.u32 %0;" ::"r"(n)); }
+
 // ---- Registers and named barriers ----
 
 template <int kCount> DEVICE void give_registers() {
@@ -159,6 +162,9 @@ template <int kCount> DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 DEVICE void named_sync(int id, int threads) { asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+DEVICE void named_arrive(int id, int threads) {
+  asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 // Barrier `id` of a warpgroup, which also says whether the predicate holds anywhere.
 DEVICE bool group_any(int id, bool predicate) {
   int result;
@@ -167,9 +173,6 @@ DEVICE bool group_any(int id, bool predicate) {
       : "r"(id), "r"((int)predicate)
       : "memory");
   return result;
-}
-DEVICE void named_arrive(int id, int threads) {
-  asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 // ---- Warpgroup matrix multiply ----

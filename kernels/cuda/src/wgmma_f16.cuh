@@ -69,8 +69,8 @@ DEVICE void fence_sums(float (&d)[16]) { asm volatile("" : SUMS_16("+f", d)::"me
 DEVICE void fence_sums(float (&d)[32]) { asm volatile("" : SUMS_32("+f", d)::"memory"); }
 
 // Ends a basic block: arithmetic above stays above, and what is below stays below. ptxas moves both across everything
-// else, so that products would not run under the arithmetic that is meant to hide them. x is an ordinary number: nothing
-// waits. It would for an even moment of the clock, because a branch around less, or around nothing, would be left out.
+// else, so that products would not run under the arithmetic that is meant to hide them. x is less than 2^127, so that
+// nothing waits. What is branched around is a loop until the clock is even, for ptxas leaves out a branch around less.
 DEVICE void keep_order(float x) {
   asm volatile(
       "{ .reg .pred never, odd;\n\t"
