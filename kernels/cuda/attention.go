@@ -232,68 +232,64 @@ func (d *Device) AttendBackward(dqkv, dOut kernels.Floats, queries, keys, values
 		if err != nil {
 			return err
 		}
-		rows, width, heads := a.Batch*a.Seq, a.Heads*a.HeadDim, a.Batch*a.Heads
+		rows, width := a.Batch*a.Seq, a.Heads*a.HeadDim
 		to, grad := gradientsOf(dqkv, 3*rows*width), gradientsOf(dOut, rows*width)
-		list := int32s(pointers, heads*a.Seq*a.Survivors)
+		list := int32s(pointers, a.Batch*a.Heads*a.Seq*a.Survivors)
 		switch a.Kind {
 		case kernels.RWSP:
 			return d.survivorsBackward(to, grad, list, v, a)
 		case kernels.Softmax, kernels.Pointer:
-		default:
-			return errUnknownKind(a.Kind)
+			return d.denseBackward(to, grad, list, v, a)
 		}
-		aligned := to.bfloat16 && (to.at|grad.at)%16 == 0
-		if d.hopper && aligned && v.inWarpgroups(a.Kind) {
-			return d.warpgroupsBackward(to.at, grad.at, list, v, a)
-		}
-		stats, err := d.scratch("query statistics", 24*heads*a.Seq)
-		if err != nil {
-			return err
-		}
-		inTiles := v.valuePlanes == 1 && v.tiled() && (a.Kind == kernels.Softmax || v.gumbel == 1)
-		if inTiles && aligned {
-			family, l := denseKernels64Of(a), d.launch(grid(ceilDiv(a.Seq, 64), heads))
-			if err := family.denseQueries64(l, v, grad.at, list, stats, to.at); err != nil {
-				return err
-			}
-			return family.denseKeys64(l, v, grad.at, list, stats, to.at)
-		}
-		pointer := either(a.Kind == kernels.Pointer, 1, 0)
-		family, l := either(to.bfloat16, denseKernelsBfloat16, denseKernelsFloat32), d.launch(warpPerQuery(a))
-		if v.queryPlanes > 1 {
-			family = either(to.bfloat16, denseKernelsQueryLevelsBfloat16, denseKernelsQueryLevelsFloat32)
-		}
-		if err := family.denseQueries(l, v, grad.at, pointer, stats, to.at); err != nil {
-			return err
-		}
-		return family.denseKeys(l, v, grad.at, pointer, list, stats, to.at)
+		return errUnknownKind(a.Kind)
 	})
 }
 
-// inWarpgroups says whether heads and sequences fit warpgroupsBackward. Weights of a pointer's head are kept, 1.6 GB of
-// the longest sequence.
-func (v attention) inWarpgroups(kind kernels.AttentionKind) bool {
-	noise := v.gumbel == 1 && v.seq%4 == 0 && v.seq <= 32768
-	return v.dim == 64 && (kind == kernels.Softmax || kind == kernels.Pointer && noise)
-}
-
-// warpgroupsBackward takes tiles of queries and keys through the matrix units of warpgroups.
-func (d *Device) warpgroupsBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
-	heads, perHead := a.Batch*a.Heads, ceilDiv(a.Seq, kDenseRows)
-	tiles, launches := heads*perHead, 1
-	at, err := d.scratch("tiles of attention",
-		tiles*(2*kDensePair+kDenseRows*kQueryStart+kQueryEnds+kQueryRange)+8*heads)
+// denseBackward is the backward pass of kinds that read all keys, in training or always: Pointer and Softmax.
+func (d *Device) denseBackward(dqkv, dOut gradients, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
+	heads, aligned := a.Batch*a.Heads, dqkv.bfloat16 && (dqkv.at|dOut.at)%16 == 0
+	if d.hopper && aligned && v.inWarpgroups(a.Kind) {
+		return d.warpgroupsBackward(dqkv.at, dOut.at, pointers, v, a)
+	}
+	stats, err := d.scratch("query statistics", 24*heads*a.Seq)
 	if err != nil {
 		return err
 	}
-	take := func(bytes int) cu.DevicePtr {
-		at += cu.DevicePtr(tiles * bytes)
-		return at - cu.DevicePtr(tiles*bytes)
+	inTiles := v.valuePlanes == 1 && v.tiled() && (a.Kind == kernels.Softmax || v.gumbel == 1)
+	if inTiles && aligned {
+		family, l := denseKernels64Of(a), d.launch(grid(ceilDiv(a.Seq, 64), heads))
+		if err := family.denseQueries64(l, v, dOut.at, pointers, stats, dqkv.at); err != nil {
+			return err
+		}
+		return family.denseKeys64(l, v, dOut.at, pointers, stats, dqkv.at)
 	}
-	t := denseTiles{
-		queries: take(kDensePair), keys: take(kDensePair),
-		starts: take(kDenseRows * kQueryStart), ends: take(kQueryEnds), ranges: take(kQueryRange),
-		taken: at,
+	pointer := either(a.Kind == kernels.Pointer, 1, 0)
+	family, l := either(dqkv.bfloat16, denseKernelsBfloat16, denseKernelsFloat32), d.launch(warpPerQuery(a))
+	if v.queryPlanes > 1 {
+		family = either(dqkv.bfloat16, denseKernelsQueryLevelsBfloat16, denseKernelsQueryLevelsFloat32)
+	}
+	if err := family.denseQueries(l, v, dOut.at, pointer, stats, dqkv.at); err != nil {
+		return err
+	}
+	return family.denseKeys(l, v, dOut.at, pointer, pointers, stats, dqkv.at)
+}
+
+// inWarpgroups says whether heads and sequences fit warpgroupsBackward. Weights of a pointer's head are kept, 1.6 GB of
+// the longest sequence, and four keys share random numbers.
+func (v attention) inWarpgroups(kind kernels.AttentionKind) bool {
+	if kind == kernels.Pointer && (v.gumbel == 0 || v.seq%4 != 0 || v.seq > 32768) {
+		return false
+	}
+	return v.dim == 64
+}
+
+// warpgroupsBackward takes tiles of queries and keys through the matrix units of warpgroups. Heads of pointers take
+// turns if there is no memory for the weights of all.
+func (d *Device) warpgroupsBackward(dqkv, dOut, pointers cu.DevicePtr, v attention, a kernels.Attention) error {
+	heads, perHead, launches := a.Batch*a.Heads, ceilDiv(a.Seq, kDenseRows), 1
+	t, err := d.tileMemory(heads, perHead)
+	if err != nil {
+		return err
 	}
 	spread, queries, keys := launch.denseTiles, launch.denseQueriesWgmma, launch.denseKeysWgmma
 	if a.Kind == kernels.Pointer {
@@ -317,9 +313,29 @@ func (d *Device) warpgroupsBackward(dqkv, dOut, pointers cu.DevicePtr, v attenti
 		if err := keys(l, v, t, dqkv); err != nil {
 			return err
 		}
-		t.taken += 8
+		t.taken += takenBytes
 	}
 	return nil
+}
+
+// takenBytes are those of denseTiles.taken that a launch of both kernels has.
+const takenBytes = 8
+
+// tileMemory is the working memory of warpgroupsBackward for heads of perHead tiles, but for weights.
+func (d *Device) tileMemory(heads, perHead int) (denseTiles, error) {
+	tiles := heads * perHead
+	at, err := d.scratch("tiles of attention",
+		tiles*(2*kDensePair+kDenseRows*kQueryStart+kQueryEnds+kQueryRange)+takenBytes*heads)
+	take := func(bytes int) cu.DevicePtr {
+		at += cu.DevicePtr(tiles * bytes)
+		return at - cu.DevicePtr(tiles*bytes)
+	}
+	t := denseTiles{
+		queries: take(kDensePair), keys: take(kDensePair),
+		starts: take(kDenseRows * kQueryStart), ends: take(kQueryEnds), ranges: take(kQueryRange),
+	}
+	t.taken = at
+	return t, err
 }
 
 func denseKernels64Of(a kernels.Attention) denseKernels64 {
