@@ -87,23 +87,31 @@ func (p Params) beginning() (start, error) {
 	if err != nil {
 		return start{}, fmt.Errorf("init_state: %w", err)
 	}
-	was := adamW
-	byMuon, flips := state.Has()
-	if byMuon {
-		was = muon
-	}
-	switch {
-	case flips != p.Truebit:
-		return start{}, fmt.Errorf("init_state: %s was trained with truebit %t, and goes on with no other", p.Init, flips)
-	case was != p.Optimizer:
-		return start{}, fmt.Errorf("init_state: the weights of %s were trained by %s: use %s", p.Init, was,
-			stage.Setting("train", "optimizer", was))
+	if err := p.checkOptimizer(state); err != nil {
+		return start{}, fmt.Errorf("init_state: %w", err)
 	}
 	if state.Step >= int64(p.Steps) {
 		return start{}, fmt.Errorf("init_state: %s has taken %d steps, which steps counts too: use more than %d",
 			p.Init, state.Step, state.Step)
 	}
 	return start{step: int(state.Step), position: state.Position, tokens: m.Tokens}, nil
+}
+
+// checkOptimizer refuses the state of another optimizer, which lacks what this one goes on from.
+func (p Params) checkOptimizer(s checkpoint.State) error {
+	was := adamW
+	byMuon, flips := s.TrainedBy()
+	if byMuon {
+		was = muon
+	}
+	switch {
+	case flips != p.Truebit:
+		return fmt.Errorf("%s was trained with truebit %t, and goes on with no other", p.Init, flips)
+	case was != p.Optimizer:
+		return fmt.Errorf("the weights of %s were trained by %s: use %s", p.Init, was,
+			stage.Setting("train", "optimizer", was))
+	}
+	return nil
 }
 
 // free are the parameters in which a training may well differ from the one that it continues.

@@ -200,24 +200,7 @@ func TestPipelineFilesAreTheModels(t *testing.T) {
 	for file, want := range map[string]model.Config{
 		"v75": c.V75(), "v76": c.V76(), "v77": c.V77(), "v77-strict": strict,
 	} {
-		b, err := os.ReadFile(filepath.Join("..", "..", "pipelines", file+".yml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var definition struct {
-			Stages struct{ Train map[string]any }
-		}
-		if err := yaml.Unmarshal(b, &definition); err != nil {
-			t.Fatal(err)
-		}
-		section, err := json.Marshal(definition.Stages.Train)
-		p := defaults()
-		if err == nil {
-			err = param.Decode(section, &p)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := paramsOf(t, file)
 		got, err := p.config(dataset.TokenizerInfo{Vocab: want.Vocab}, want.Seq)
 		if err != nil {
 			t.Fatal(err)
@@ -236,4 +219,28 @@ func TestPipelineFilesAreTheModels(t *testing.T) {
 			t.Errorf("pipelines/%s.yml trains by %v, want %v", file, recipe, want)
 		}
 	}
+}
+
+// paramsOf are those of a pipeline file.
+func paramsOf(t *testing.T, file string) Params {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", "pipelines", file+".yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var definition struct {
+		Stages struct{ Train map[string]any }
+	}
+	if err := yaml.Unmarshal(b, &definition); err != nil {
+		t.Fatal(err)
+	}
+	section, err := json.Marshal(definition.Stages.Train)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := defaults()
+	if err := param.Decode(section, &p); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

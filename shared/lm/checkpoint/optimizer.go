@@ -44,8 +44,8 @@ func ParameterTensors(prefix string, parameters []model.Parameter) []safetensors
 	return list
 }
 
-// Has says by the names of s.Tensors whether Muon trained weights, and whether weights trained by flipping.
-func (s State) Has() (muon, flips bool) {
+// TrainedBy says, by the names of s.Tensors, whether Muon trained weights, and whether weights trained by flipping.
+func (s State) TrainedBy() (muon, flips bool) {
 	for _, t := range s.Tensors {
 		muon = muon || strings.HasPrefix(t.Name, muonPrefix)
 		flips = flips || strings.HasPrefix(t.Name, counterPrefix)
