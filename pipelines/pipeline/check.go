@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,15 +81,13 @@ func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields
 	var sequence int
 	var counted []int
 	var tokenizer string
-	setting := map[string]string{} // STAGE.KEY by key
 	for key, into := range map[string]any{"sequence_length": &sequence, "counted_targets": &counted,
 		"tokenizer": &tokenizer} {
-		stage, value, ok := file.Value(key, fields)
+		_, value, ok := file.Value(key, fields)
 		readable := ok && json.Unmarshal(value, into) == nil
 		if !readable {
 			return nil // the pipeline has stages of another kind, or another check refuses the value
 		}
-		setting[key] = stage + "." + key
 	}
 	if len(counted) == 0 {
 		return nil
@@ -103,18 +102,29 @@ func checkCopyTasks(inputs []pipelinefile.Input, file *pipelinefile.File, fields
 		}
 		first, last := task.Length+1, 2*task.Length
 		if sequence != last+1 || !slices.Equal(counted, []int{first, last}) || tokenizer != task.Tokenizer() {
-			steps := ""
-			if stage, _, ok := file.Value("batch_tokens", fields); ok {
-				steps = fmt.Sprintf(" --set %s.batch_tokens=%d", stage, corpus.CopyBatch*(last+1))
-			}
 			return fmt.Errorf("source %s: its length and symbols, a sequence of %d, the counted targets %v and the tokenizer "+
-				"%s do not belong together: "+
-				"give --set %s=%d --set %s=%d,%d --set %s=%s%s", in.Location, sequence, counted, tokenizer,
-				setting["sequence_length"], last+1, setting["counted_targets"], first, last, setting["tokenizer"], task.Tokenizer(),
-				steps)
+				"%s do not belong together: give %s", in.Location, sequence, counted, tokenizer,
+				copySettings(task, file, fields))
 		}
 	}
 	return nil
+}
+
+// copySettings are the flags that make a pipeline fit a copy task.
+func copySettings(task corpus.CopyTask, file *pipelinefile.File, fields map[string][]param.Field) string {
+	first, last := task.Length+1, 2*task.Length
+	var flags []string
+	for _, s := range []struct{ key, value string }{
+		{"sequence_length", strconv.Itoa(last + 1)},
+		{"counted_targets", fmt.Sprintf("%d,%d", first, last)},
+		{"tokenizer", task.Tokenizer()},
+		{"batch_tokens", strconv.Itoa(corpus.CopyBatch * (last + 1))},
+	} {
+		if stage, _, ok := file.Value(s.key, fields); ok {
+			flags = append(flags, fmt.Sprintf("--set %s.%s=%s", stage, s.key, s.value))
+		}
+	}
+	return strings.Join(flags, " ")
 }
 
 // checkSequences compares the tokens of a sequence with those of a step, of which the trainer would know only when the
