@@ -64,8 +64,7 @@ func TestPointsOverSeconds(t *testing.T) {
 `
 	timed := strings.Replace(plain, `"tokens":1000,`, `"tokens":1000,"seconds":7,`, 1) +
 		`{"event":"validation","step":13,"tokens":1300,"seconds":9,"train_bpc":6,"val_bpc":5}` + "\n"
-	drawn := plot.DrawnPoints
-	points := func(log, times string, speeds ...string) (training, validation []plot.Point) {
+	read := func(log, times string, speeds ...string) curve {
 		t.Helper()
 		write(t, path, log)
 		if err := os.RemoveAll(filepath.Join(dir, "times")); err != nil {
@@ -81,23 +80,20 @@ func TestPointsOverSeconds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return all[0].points(drawn)
+		return all[0]
 	}
-	check := func(name string, training, validation, wantTraining, wantValidation []plot.Point) {
+	check := func(name string, c curve, drawn int, wantTraining, wantValidation []plot.Point) {
 		t.Helper()
+		training, validation := c.points(drawn)
 		if !reflect.DeepEqual(training, wantTraining) || !reflect.DeepEqual(validation, wantValidation) {
 			t.Errorf("%s: %v, %v, want %v, %v", name, training, validation, wantTraining, wantValidation)
 		}
 	}
 	const times = `{"step":10,"seconds":0.5}` + "\n" + `{"step":15,"seconds":0.25}` + "\n"
-	training, validation := points(plain, times, "a=500")
-	check("speed", training, validation, []plot.Point{{X: 2, Y: 8}, {X: 3, Y: 6}}, []plot.Point{{X: 2, Y: 7}})
-	training, validation = points(plain, times)
-	check("times", training, validation, []plot.Point{{X: 5, Y: 8}, {X: 6.25, Y: 6}}, []plot.Point{{X: 5, Y: 7}})
-	drawn = 1 // two steps become one point, of their means
-	training, validation = points(plain, times)
-	check("one point", training, validation, []plot.Point{{X: 5.625, Y: 7}}, []plot.Point{{X: 5, Y: 7}})
-	drawn = plot.DrawnPoints
-	training, validation = points(timed, times) // the log's own; a step without a time has no point
-	check("log", training, validation, []plot.Point{{X: 7, Y: 8}}, []plot.Point{{X: 7, Y: 7}, {X: 9, Y: 5}})
+	check("speed", read(plain, times, "a=500"), 200, []plot.Point{{X: 2, Y: 8}, {X: 3, Y: 6}}, []plot.Point{{X: 2, Y: 7}})
+	check("times", read(plain, times), 200, []plot.Point{{X: 5, Y: 8}, {X: 6.25, Y: 6}}, []plot.Point{{X: 5, Y: 7}})
+	// Two steps become one point, of their means.
+	check("one point", read(plain, times), 1, []plot.Point{{X: 5.625, Y: 7}}, []plot.Point{{X: 5, Y: 7}})
+	// The log's own times; a step without a time has no point.
+	check("log", read(timed, times), 200, []plot.Point{{X: 7, Y: 8}}, []plot.Point{{X: 7, Y: 7}, {X: 9, Y: 5}})
 }
