@@ -1,6 +1,6 @@
 // The backward pass of attention over all keys: softmax, and the straight-through gradient of a pointer. For heads of
-// 64 channels, sequences of a multiple of 4 and gradients in bfloat16. No seq x seq matrix is kept: probabilities are
-// computed again where they are needed. Every sum is taken by one warp in a fixed order.
+// 64 channels, queries and values of signs, sequences of a multiple of 4 and gradients in bfloat16. No seq x seq matrix
+// is kept: probabilities are computed again where they are needed. Every sum is taken by one warp in a fixed order.
 //
 // Let w = exp((score - top) / tau), do the gradient of a query's attention output, and d_u = do·v_u:
 //

@@ -2,10 +2,7 @@
 // gradient of a pointer. For heads of 64 channels, queries and values of up to 8 planes, and gradients in bfloat16;
 // with Gumbel noise sequences are a multiple of 4.
 //
-// Let w = exp((score - top) / tau), do the gradient of a query's attention output, and d_u = do·v_u:
-//
-//	p_u = w_u / Σ w    ds_u = p_u (d_u - Σ p d) / (tau sqrt(dim))    dq = Σ_u ds_u k_u    dk_u = Σ_t ds_tu q_t
-//	dv_u = Σ_t p_tu do_t, or of a pointer Σ do_t over the queries that point at u
+// What w, do, d, p and ds are says attention_dense.cu, which has the same of signs for other matrix units.
 //
 // No seq x seq matrix is kept of softmax: dense_queries_wgmma and dense_keys_wgmma both compute scores and d again. The
 // noise of a pointer takes longer than that, so its weights w are kept in 24 bits, of as many heads at a time as
