@@ -18,13 +18,18 @@ func TestMeasureGPUsTogether(t *testing.T) {
 		t.Skip(err)
 	}
 	measuresTogether(t, devices...)
+	dev, err := compute.Open("cuda:0", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
 	s := small("cuda:0")
-	one, err := s.memory()
+	one, err := s.memory(dev)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.micro /= 2
-	if half, err := s.memory(); err != nil || half <= 0 || half >= one {
+	if half, err := s.memory(dev); err != nil || half <= 0 || half >= one {
 		t.Errorf("training takes %d bytes, and %d with half of the tokens at once (%v)", one, half, err)
 	}
 }

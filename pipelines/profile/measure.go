@@ -8,7 +8,6 @@ import (
 
 	"bitnet1/kernels"
 	"bitnet1/kernels/timing"
-	"bitnet1/shared/lm/compute"
 	"bitnet1/shared/lm/model"
 )
 
@@ -29,21 +28,18 @@ const warmUp = 2
 // measure times whole steps as training takes them. It then measures the kernels of other steps, on a device of their
 // own, because measured kernels cannot overlap.
 func (s settings) measure(pprofFile string) (measurement, error) {
-	memory, err := s.memory()
-	if err != nil {
-		return measurement{}, err
-	}
 	if len(s.devices) > 1 {
-		m, err := s.measureTogether(pprofFile)
-		m.memory = memory
-		return m, err
+		return s.measureTogether(pprofFile)
 	}
-	m := measurement{settings: s, memory: memory, looked: s.measuredInto}
+	m := measurement{settings: s, looked: s.measuredInto}
+	var err error
 	if m.median, m.name, err = s.timeAlone(pprofFile); err != nil {
 		return m, err
 	}
 	var profiler timing.Profiler
+	var dryRun error
 	dev, net, err := s.open(func(d kernels.Device) kernels.Device {
+		m.memory, dryRun = s.memory(d)
 		profiler = timing.Of(d)
 		profiler.StartProfile()
 		return profiler
@@ -52,22 +48,19 @@ func (s settings) measure(pprofFile string) (measurement, error) {
 		return m, err
 	}
 	m.operations, err = s.look(net, profiler)
-	return m, errors.Join(err, dev.Close())
+	return m, errors.Join(dryRun, err, dev.Close())
 }
 
-// memory is how many bytes of a device training takes, with the copy that checkpoints are written from. It is 0 where
-// the device has no memory of its own.
-func (s settings) memory() (bytes int, err error) {
-	dev, err := compute.Open(s.devices[0], s.threads)
-	if err != nil {
-		return 0, err
+// memory is how many bytes of dev training takes, with the copy that checkpoints are written from. It is 0 where
+// dev has no memory of its own.
+func (s settings) memory(dev kernels.Device) (bytes int, err error) {
+	limited, ok := dev.(kernels.DryRunner)
+	if !ok {
+		return 0, nil
 	}
-	if limited, ok := dev.(kernels.DryRunner); ok {
-		o := s.options()
-		o.Snapshots = true
-		bytes, err = model.Memory(s.config, limited, o)
-	}
-	return bytes, errors.Join(err, dev.Close())
+	o := s.options()
+	o.Snapshots = true
+	return model.Memory(s.config, limited, o)
 }
 
 // timeAlone times whole steps of one device.

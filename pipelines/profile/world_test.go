@@ -26,6 +26,9 @@ func measuresTogether(t *testing.T, devices ...string) {
 	if m.tokens != 32 || m.threads != 1 || m.median <= 0 || len(m.operations) == 0 {
 		t.Errorf("measured %+v alone", m)
 	}
+	if m.gpu() != (m.memory > 0) {
+		t.Errorf("training takes %d bytes of %s", m.memory, m.name)
+	}
 	if all.tokens != 64 || all.median <= 0 || all.floatAlone <= 0 {
 		t.Errorf("measured %+v together", *all)
 	}
