@@ -65,7 +65,7 @@ func TestFigures(t *testing.T) {
 		compareRow(t, "recipes/models.md", label, " %.3f | %.3f |", packed.bits, separate.bits)
 	})
 	t.Run("v77", func(t *testing.T) {
-		const dense = 1.783 // bits per token, of recipes/dense.md
+		dense := firstNumber(t, "recipes/dense.md", "dense, Muon")
 		compare := func(command string, r training) {
 			t.Helper()
 			compareRow(t, "recipes/models.md", "`task pipeline:"+command+"`", " %.3f | %.3f |", r.bits, r.bits-dense)
@@ -164,28 +164,45 @@ func sectionOfTrain(t *testing.T, file string) string {
 // compareRow compares the row of a page's table that has this first cell.
 func compareRow(t *testing.T, page, label, format string, cells ...any) {
 	t.Helper()
-	begin := "| " + label + " |"
-	now := begin + fmt.Sprintf(format, cells...)
-	b, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := regexp.MustCompile(`(?m)^`+regexp.QuoteMeta(begin)+`.*$`).FindAllString(string(b), -1)
-	if len(rows) != 1 {
-		t.Errorf("docs/%s has %d rows that begin with %q", page, len(rows), begin)
-		return
-	}
-	if rows[0] == now {
+	text, row := rowOf(t, page, label)
+	now := "| " + label + " |" + fmt.Sprintf(format, cells...)
+	if row == now || row == "" {
 		return
 	}
 	if *update {
-		b = []byte(strings.Replace(string(b), rows[0], now, 1))
-		if err := os.WriteFile(page, b, 0o644); err != nil {
+		if err := os.WriteFile(page, []byte(strings.Replace(text, row, now, 1)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	t.Errorf("docs/%s\n  says %s\n  is   %s", page, rows[0], now)
+	t.Errorf("docs/%s\n  says %s\n  is   %s", page, row, now)
+}
+
+// rowOf is the text of a page, and the row of its tables that has this first cell. Where there is no such row, or
+// several, the test fails and the row is "".
+func rowOf(t *testing.T, page, label string) (text, row string) {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := "| " + label + " |"
+	rows := regexp.MustCompile(`(?m)^`+regexp.QuoteMeta(begin)+`.*$`).FindAllString(string(b), -1)
+	if len(rows) != 1 {
+		t.Errorf("docs/%s has %d rows that begin with %q", page, len(rows), begin)
+		return string(b), ""
+	}
+	return string(b), rows[0]
+}
+
+// firstNumber is the first number of the row of a page's tables that has this first cell.
+func firstNumber(t *testing.T, page, label string) (n float64) {
+	t.Helper()
+	_, row := rowOf(t, page, label)
+	if _, err := fmt.Sscanf(row, "| "+label+" | %g", &n); err != nil {
+		t.Fatalf("docs/%s: row %q: %v", page, row, err)
+	}
+	return n
 }
 
 var (
