@@ -69,19 +69,20 @@ DEVICE void fence_sums(float (&d)[16]) { asm volatile("" : SUMS_16("+f", d)::"me
 DEVICE void fence_sums(float (&d)[32]) { asm volatile("" : SUMS_32("+f", d)::"memory"); }
 
 // Ends a basic block: arithmetic above stays above, and what is below stays below. ptxas moves both across everything
-// else, so that products would not run under the arithmetic that is meant to hide them. x is less than 2^127, so that
-// nothing waits. What is branched around is a loop until the clock is even, for ptxas leaves out a branch around less.
+// else, so that products would not run under the arithmetic that is meant to hide them. What is branched around is a
+// loop until bit 6 of the clock is clear, for ptxas leaves out a branch around less. x is less than 2^127, so that
+// nothing waits; where x is infinite, a loop lasts about 64 cycles.
 DEVICE void keep_order(float x) {
   asm volatile(
-      "{ .reg .pred never, odd;\n\t"
+      "{ .reg .pred never, set;\n\t"
       ".reg .b32 clock;\n\t"
       "setp.gt.f32 never, %0, 0f7f000000;\n\t"
       "@!never bra done;\n"
       "again:\n\t"
       "mov.u32 clock, %%clock;\n\t"
-      "and.b32 clock, clock, 1;\n\t"
-      "setp.ne.u32 odd, clock, 0;\n\t"
-      "@odd bra again;\n"
+      "and.b32 clock, clock, 64;\n\t"
+      "setp.ne.u32 set, clock, 0;\n\t"
+      "@set bra again;\n"
       "done:\n\t}" ::"f"(x)
       : "memory");
 }
