@@ -51,11 +51,13 @@ const seedKey = "seed"
 func parseSeeds(text string) (axis, error) {
 	a := axis{key: seedKey, values: param.Split(text)}
 	for i, value := range a.values {
-		if _, err := strconv.ParseUint(value, 10, 64); err != nil {
+		seed, err := strconv.ParseUint(value, 10, 64)
+		if err != nil {
 			return axis{}, fmt.Errorf("--seeds %s: %q is no whole number: write --seeds 1,2,3", text, value)
 		}
-		if slices.Contains(a.values[:i], value) {
-			return axis{}, fmt.Errorf("--seeds %s: %s stands there twice", text, value)
+		a.values[i] = strconv.FormatUint(seed, 10) // the launcher takes 010 for 8
+		if slices.Contains(a.values[:i], a.values[i]) {
+			return axis{}, fmt.Errorf("--seeds %s: %s stands there twice", text, a.values[i])
 		}
 	}
 	return a, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -203,11 +204,20 @@ func TestHigherIsBetter(t *testing.T) {
 	}
 }
 
+// The launcher would take 010 for 8.
+func TestSeedsAreDecimal(t *testing.T) {
+	a, err := parseSeeds("1, 010,18446744073709551615")
+	if want := []string{"1", "10", "18446744073709551615"}; err != nil || !slices.Equal(a.values, want) {
+		t.Errorf("%v, %v, want %v", a.values, err, want)
+	}
+}
+
 func TestSeedsRefuseMistakes(t *testing.T) {
 	data, programs := t.TempDir(), standIns(t)
 	for want, args := range map[string][]string{
 		`--seeds 1,two: "two" is no whole`:    {"--seeds", "1,two"},
 		`--seeds 1,2,1: 1 stands there twice`: {"--seeds", "1,2,1"},
+		`--seeds 1,01: 1 stands there twice`:  {"--seeds", "1,01"},
 		`"-1" is no whole`:                    {"--seeds", "-1"},
 		"give an axis":                        {},
 		"give --seeds, too":                   {"--grid", "train.alibi=true", "--baseline", "true"},
