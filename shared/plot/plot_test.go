@@ -103,8 +103,10 @@ func TestAveragedAndFalling(t *testing.T) {
 	if len(short) != DrawnPoints || short[0] != (Point{1.5, 1.5}) {
 		t.Errorf("%d points, the first %v: want %d, and the mean of four", len(short), short[0], DrawnPoints)
 	}
-	if few := Averaged(all[:3]); len(few) != 3 {
-		t.Errorf("%d of 3 points", len(few))
+	for _, n := range []int{3, 2*DrawnPoints - 1} {
+		if few := Averaged(all[:n]); len(few) != n {
+			t.Errorf("%d of %d points", len(few), n)
+		}
 	}
 	if two := AveragedTo(all, 2); len(two) != 2 || int(two[1].X) != 3*DrawnPoints-1 {
 		t.Errorf("%v: want the means of both halves", two)
