@@ -35,6 +35,7 @@ func TestAWrongValueOfAFlagNamesWhatItTakes(t *testing.T) {
 		"-s=5":                           `--s "5": use a duration, such as 90s or 2h30m`,
 		"--json=perhaps":                 `--json "perhaps": use true or false`,
 		`--rounds=for flag -seed: "x" y`: `--rounds "for flag -seed: \"x\" y": use an integer`,
+		`--rounds=x" for flag -seed: y`:  `--rounds "x\" for flag -seed: y": use an integer`,
 	} {
 		app := &cli.App{Name: "program", Flags: flags, Writer: io.Discard, ErrWriter: io.Discard,
 			OnUsageError: func(c *cli.Context, err error, _ bool) error { return FlagError(err, c.App.Flags) }}
