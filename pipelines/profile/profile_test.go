@@ -5,6 +5,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,16 @@ func TestReport(t *testing.T) {
 		if b.String() != string(want) {
 			t.Errorf("the report is\n%s\nwant that of %s\n%s", b.String(), file, want)
 		}
+	}
+}
+
+// A processor has no memory of its own, of which the report says nothing.
+func TestReportWithoutMemory(t *testing.T) {
+	m := recorded(t)
+	m.memory = 0
+	var b strings.Builder
+	if err := writeReport(&b, m); err != nil || strings.Contains(b.String(), "GiB") {
+		t.Errorf("%v, and the report is\n%s", err, b.String())
 	}
 }
 
@@ -145,8 +156,8 @@ func small(devices ...string) settings {
 
 // A small model is measured on the processor, all of it.
 func TestMeasure(t *testing.T) {
-	s := small("cpu")
-	m, err := s.measure(filepath.Join(t.TempDir(), "cpu.pprof"))
+	s, pprofFile := small("cpu"), filepath.Join(t.TempDir(), "cpu.pprof")
+	m, err := s.measure(pprofFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,19 +174,50 @@ func TestMeasure(t *testing.T) {
 	if m.median <= 0 || !strings.HasPrefix(m.name, "cpu") || m.gpu() || m.memory != 0 {
 		t.Errorf("measured %+v", m)
 	}
+	hasProfile(t, pprofFile)
+}
+
+func hasProfile(t *testing.T, path string) {
+	t.Helper()
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		t.Errorf("no profile of the processor was written: %v", err)
+	}
 }
 
 func TestTitleNamesWhatIsNotThePresets(t *testing.T) {
-	for want, change := range map[string]func(*measurement){
-		"300M on ":                                   func(*measurement) {},
-		"300M with sequences of 8192 tokens on ":     func(m *measurement) { m.config.Seq = 8192 },
-		"300M with weights' gradients of 8 bits on ": func(m *measurement) { m.weightGradBits = 8 },
-		"300M but d 2048, 4 layers, 16 heads, ff":    func(m *measurement) { m.config.D, m.config.Layers = 2048, 4 },
+	for _, c := range []struct {
+		change func(*measurement)
+		want   string
+	}{
+		{func(*measurement) {}, "300M on "},
+		{func(m *measurement) { m.config.Seq = 8192 }, "300M with sequences of 8192 tokens on "},
+		{func(m *measurement) { m.weightGradBits = 8 }, "300M with weights' gradients of 8 bits on "},
+		{func(m *measurement) { m.weightGradBits, m.gradBits = 8, kernels.FloatBits }, "300M on "},
+		{func(m *measurement) { m.config.D, m.config.Layers = 2048, 4 }, "300M but d 2048, 4 layers, 16 heads, ff"},
+		{func(m *measurement) { m.muon, m.muonSteps = true, 3 }, "300M with 3 steps of Muon on "},
+		{func(m *measurement) { m.documents.Separate, m.length = true, 500 },
+			"300M with separate documents of 500 tokens on "},
 	} {
 		m := recorded(t)
-		change(&m)
-		if got := m.title(); !strings.HasPrefix(got, want) {
-			t.Errorf("the title is %q, want it to begin with %q", got, want)
+		c.change(&m)
+		if got := m.title(); !strings.HasPrefix(got, c.want) {
+			t.Errorf("the title is %q, want it to begin with %q", got, c.want)
 		}
+	}
+}
+
+// A bar of an exchange says milliseconds and rate, and has the colour of its arithmetic: waiting is no exchange.
+func TestBarsOfExchanges(t *testing.T) {
+	b := recordedTogether(t).exchangeBars()
+	p := b.Panels[0]
+	if want := []string{"AllReduce", "Broadcast"}; !slices.Equal(b.Labels, want) {
+		t.Errorf("bars of %v, want %v", b.Labels, want)
+	}
+	if want := []string{"10.1 ms, 244.1 GB/s", "3.8 ms, 280.0 GB/s"}; !slices.Equal(p.Texts, want) {
+		t.Errorf("bars say %q, want %q", p.Texts, want)
+	}
+	if integers, floats := p.Parts[0].Values, p.Parts[1].Values; !slices.Equal(integers, []float64{10.05, 0}) ||
+		!slices.Equal(floats, []float64{0, 3.75}) {
+		t.Errorf("bars of %v in integers and %v in floats", integers, floats)
 	}
 }

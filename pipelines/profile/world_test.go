@@ -18,10 +18,12 @@ func measuresTogether(t *testing.T, devices ...string) {
 	t.Helper()
 	s := small(devices...)
 	s.muon, s.muonSteps = true, 3
-	m, err := s.measure(filepath.Join(t.TempDir(), "cpu.pprof"))
+	pprofFile := filepath.Join(t.TempDir(), "cpu.pprof")
+	m, err := s.measure(pprofFile)
 	if err != nil {
 		t.Fatal(err)
 	}
+	hasProfile(t, pprofFile)
 	all := m.together
 	if m.tokens != 32 || m.threads != 1 || m.median <= 0 || len(m.operations) == 0 {
 		t.Errorf("measured %+v alone", m)
