@@ -6,6 +6,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -209,6 +210,27 @@ func TestGivesUp(t *testing.T) {
 	c.Retrying, c.Pause = func(error, time.Duration) { cancel() }, time.Hour
 	if err := c.Fetch(ctx, o, filepath.Join(t.TempDir(), "x"), nil); err == nil || ctx.Err() == nil {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A server may ask for a longer pause than would be made, but for no more than a minute; that pause is told.
+func TestAPauseThatTheServerAsksFor(t *testing.T) {
+	for after, want := range map[string]time.Duration{
+		"0": 2 * time.Second, "7": 7 * time.Second, "3600": time.Minute, "soon": 2 * time.Second,
+	} {
+		address := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", after)
+			w.WriteHeader(http.StatusTooManyRequests)
+		}) + "/x"
+		ctx, stop := context.WithCancel(context.Background())
+		var told []time.Duration
+		c := quick()
+		c.Pause = 2 * time.Second
+		c.Retrying = func(_ error, pause time.Duration) { told = append(told, pause); stop() }
+		_, err := c.Find(ctx, address)
+		if !errors.Is(err, context.Canceled) || !slices.Equal(told, []time.Duration{want}) {
+			t.Errorf("Retry-After %s: a pause of %v, want %v (%v)", after, told, want, err)
+		}
 	}
 }
 
