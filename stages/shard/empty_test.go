@@ -92,10 +92,14 @@ func TestSmallest(t *testing.T) {
 func TestSequencesLongerThanTheText(t *testing.T) {
 	dir := t.TempDir()
 	in := batch(t, dir, "a", "It rains in Spain,", " and it pours.")
-	for length, warned := range map[string]bool{"4": false, "1000": true} {
-		status, said := says(t, "--in", in, "--out", filepath.Join(dir, length), "--sequence-length", length)
+	for flags, warned := range map[string]bool{
+		"--sequence-length 4": false, "--sequence-length 1000": true,
+		"--sequence-length 1000 --counted-targets 1,4": false, // the padding is meant
+	} {
+		args := append([]string{"--in", in, "--out", filepath.Join(dir, flags)}, strings.Fields(flags)...)
+		status, said := says(t, args...)
 		if status != 0 || warned != strings.Contains(said, "Choose a smaller sequence_length") {
-			t.Errorf("%s: status %d: %s", length, status, said)
+			t.Errorf("%s: status %d: %s", flags, status, said)
 		}
 	}
 }
