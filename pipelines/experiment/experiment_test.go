@@ -389,6 +389,9 @@ func TestForgetting(t *testing.T) {
 		!strings.Contains(err.Error(), "no stage that measures") {
 		t.Errorf("without the programs: %v", err)
 	}
+	if _, err := run(t, "forgetting", "--data", data); err == nil || !strings.Contains(err.Error(), "give --run RUN") {
+		t.Errorf("no run is named: error %v", err)
+	}
 	if _, err := run(t, "forgetting", "--data", data, "--run", "fy"); err == nil ||
 		!strings.Contains(err.Error(), "no run fy") {
 		t.Errorf("a run that is not there: error %v", err)

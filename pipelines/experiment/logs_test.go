@@ -32,6 +32,12 @@ func TestCurvesOfLogs(t *testing.T) {
 	if !strings.HasSuffix(csv, "\nours,20,2000,7,7.5,7.25\ndense,10,1000,6,6,6.5\n") {
 		t.Errorf("CSV:\n%s", csv)
 	}
+	if _, err := with("--name", "few", "--out", dir, "--points", "1"); err != nil {
+		t.Error(err)
+	}
+	if readFile(t, filepath.Join(dir, "few.png")) == readFile(t, filepath.Join(dir, "a.png")) {
+		t.Error("a line of one point is drawn as one of two")
+	}
 	if _, err := with("--name", "a", "--out", dir, "--over", "seconds", "--speed", "ours=500"); err != nil {
 		t.Error(err)
 	}

@@ -47,6 +47,8 @@ func TestPlotResults(t *testing.T) {
 		"must end in .png or .svg":           {"--x", "megabytes", "--out", filepath.Join(dir, "size.webp"), file},
 		"no row has both sparsity and bits_": {"--x", "sparsity", "--out", picture, file},
 		"give a results file":                {"--x", "megabytes", "--out", picture},
+		"give --x KEY":                       {"--out", picture, file},
+		"give --out FILE.png":                {"--x", "megabytes", file},
 		"no run is left":                     {"--x", "megabytes", "--where", "model=v75", "--out", picture, file},
 	} {
 		if _, err := run(t, append([]string{"plot"}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
