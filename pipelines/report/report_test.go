@@ -240,6 +240,13 @@ func TestReportOfAnEmptyRun(t *testing.T) {
 	}
 }
 
+func TestAReportIsOfARun(t *testing.T) {
+	err := newApp().Run([]string{"report", "--data", t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), "give --run RUN") {
+		t.Errorf("no run is named: %v", err)
+	}
+}
+
 // A folder that cannot be written is an error once, not once a figure.
 func TestAReportThatCannotBeWritten(t *testing.T) {
 	data := t.TempDir()
