@@ -173,6 +173,32 @@ func TestKilledAndSurvived(t *testing.T) {
 	}
 }
 
+// A fault that is in a program alone, which the tests build, is killed although go has the result of the tests without
+// it: the tests' own binary is the same.
+func TestAFaultOfAProgramThatTestsBuild(t *testing.T) {
+	t.Setenv("GOWORK", "off")
+	tree := written(t, map[string]string{
+		"../../go.mod":    "module m\n\ngo 1.26\n",
+		"../../q/main.go": "package main\n\nfunc main() { print(8 / 2) }\n",
+		"../../q/main_test.go": "package main\n\nimport (\n\t\"os/exec\"\n\t\"testing\"\n)\n\n" +
+			"func TestHalf(t *testing.T) {\n\tb, err := exec.Command(\"go\", \"run\", \".\").CombinedOutput()\n" +
+			"\tif err != nil || string(b) != \"4\" {\n\t\tt.Fatal(string(b))\n\t}\n}\n",
+		"targets.txt": "q/main.go: ./q\n",
+		"faults.txt":  "# q/main.go: twice as much\n- 8 / 2\n+ 16 / 2\n",
+	})
+	tree.scratch = t.TempDir()
+	faults, err := tree.faults(true, 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.healthy(faults); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tree.outcome(faults[0]); err != nil || got != killed {
+		t.Errorf("the fault is %s (%v)", got, err)
+	}
+}
+
 // What tests start and leave behind ends with them: it would hold files and processors for as long as it likes.
 func TestNothingIsLeftRunning(t *testing.T) {
 	t.Setenv("GOWORK", "off")
