@@ -7,6 +7,7 @@ import (
 
 	"bitnet1/kernels/cpu"
 	"bitnet1/shared/lm/model"
+	"bitnet1/shared/lm/safetensors"
 )
 
 // TestResumeIsExact saves a model and its state in the middle of training: what is read back must go on to the same
@@ -101,4 +102,27 @@ func bytesOf(t *testing.T, m *model.Model) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// What trained a state is told by the names of all of its tensors, in whatever order, also of a state without updates.
+func TestTrainedBy(t *testing.T) {
+	for _, c := range []struct {
+		names       []string
+		muon, flips bool
+	}{
+		{[]string{"exp_avg.a", "master.a"}, false, false}, {[]string{"momentum.a", "exp_avg.b"}, true, false},
+		{[]string{"exp_avg.b", "momentum.a"}, true, false}, {[]string{"counter.a", "exp_avg.b"}, false, true},
+		{[]string{"exp_avg.b", "counter.a"}, false, true},
+	} {
+		s := State{Tensors: []safetensors.Tensor{{Name: updatesName, Data: []int64{0}}}}
+		for _, name := range c.names {
+			s.Tensors = append(s.Tensors, safetensors.Tensor{Name: name, Data: []float32{1}})
+		}
+		if muon, flips := s.TrainedBy(); muon != c.muon || flips != c.flips {
+			t.Errorf("%v: Muon %t, flips %t", c.names, muon, flips)
+		}
+		if o, err := s.Optimizer(); err != nil || o.Updates != 0 || len(o.Momentum) > 0 != c.muon {
+			t.Errorf("%v: %+v, %v", c.names, o, err)
+		}
+	}
 }
