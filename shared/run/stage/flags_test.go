@@ -3,6 +3,7 @@ package stage
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -192,6 +193,28 @@ func TestThreads(t *testing.T) {
 		status, _, stderr := w.run("look", args...)
 		if status != want || want == command.Usage && !strings.Contains(stderr, "--threads "+given+": use 1 to ") {
 			t.Errorf("--threads %s ended with status %d: %s", given, status, stderr)
+		}
+	}
+}
+
+// A job is told the flags of its host. A stage without these flags has the whole machine.
+func TestHost(t *testing.T) {
+	all, none := runtime.NumCPU(), Spec[testParams, event.SourceAdded]{}
+	heeds := none
+	heeds.Threads, heeds.Device, heeds.Devices = true, true, true
+	for _, c := range []struct {
+		spec  Spec[testParams, event.SourceAdded]
+		flags string
+		want  Host
+	}{
+		{none, "", Host{Threads: all, Device: "auto"}}, {heeds, "", Host{Threads: all, Device: "auto"}},
+		{heeds, "--threads 0 --device cuda:1", Host{Threads: all, Device: "cuda:1"}},
+		{heeds, "--threads 7 --devices cpu,cpu", Host{Threads: 7, Device: "auto", Devices: "cpu,cpu"}},
+	} {
+		var got Host
+		app := &cli.App{Flags: c.spec.flags(), Action: func(c *cli.Context) error { got = hostOf(c); return nil }}
+		if err := app.Run(append([]string{"stage"}, strings.Fields(c.flags)...)); err != nil || got != c.want {
+			t.Errorf("%q: %+v, want %+v (%v)", c.flags, got, c.want, err)
 		}
 	}
 }
