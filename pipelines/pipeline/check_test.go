@@ -48,9 +48,10 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 		{"a wrong value", "", []string{"--set", "train.steps=ten", "pipelines/v76.yml"},
 			[]string{"--set train.steps=ten", "is not an integer"}},
 		{"an id that is a path", "", []string{"--run", "../x", "pipelines/v76.yml"}, []string{"--run ../x: use letters"}},
-		{"no port", "", []string{"--nats-port", "99999", "pipelines/v76.yml"}, []string{"--nats-port 99999: use 1 to 65535"}},
+		{"no port", "", []string{"--nats-port", "65536", "pipelines/v76.yml"}, []string{"--nats-port 65536: use 1 to 65535"}},
 		{"a time before now", "", []string{"--stall", "-5m", "pipelines/v76.yml"}, []string{"--stall -5m0s", "0 for never"}},
-		{"no time at all", "", []string{"--outage", "0s", "pipelines/v76.yml"}, []string{"--outage 0s: use 1ms or more"}},
+		{"hardly a time", "", []string{"--outage", "999us", "pipelines/v76.yml"},
+			[]string{"--outage 999µs: use 1ms or more"}},
 		{"no address", "", []string{"--view=foo", "pipelines/v76.yml"}, []string{"--view foo: use true, false or HOST:PORT"}},
 		{"two files", "", []string{"pipelines/v75.yml", "pipelines/v76.yml"}, []string{"give one pipeline file"}},
 		{"a rotation of another width", "", []string{"--set", "train.d=96", "pipelines/v77.yml"},
@@ -60,6 +61,12 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 			"train.batch_tokens is 1000, no multiple of shard.sequence_length, 128: use 1024",
 			"train.micro_tokens is 100, less than shard.sequence_length: use 128 or more",
 			"train.sequence_start is 48: shard.sequence_length, 128, must be 2, 4, 8 … times it"}},
+		{"no whole sequences at the start", "", []string{"--preset", "nano", "--set", "shard.sequence_length=96", "--set",
+			"train.batch_tokens=1600", "--set", "train.batch_start=100", "--set", "train.sequence_start=32", "--set",
+			"train.hadamard=32", "pipelines/v77.yml"}, []string{
+			"train.batch_tokens is 1600, no multiple of shard.sequence_length, 96: use 1632",
+			"train.batch_start is 100, no multiple of shard.sequence_length, 96: use 192",
+			"train.sequence_start is 32: shard.sequence_length, 96, must be 2, 4, 8 … times it"}},
 		{"more bits of reads than of values", "", []string{"--set", "train.value_bits=3", "pipelines/v77.yml"},
 			[]string{"read_bits is 4 and value_bits 3", "--set train.value_bits=3"}},
 	} {
@@ -101,6 +108,10 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 	w := newWorld(t)
 	w.must("pipeline", "run", "--check", "pipelines/v76.yml", "--preset", "nano", "--set", "train.kshift_layers=[0,2]",
 		"--set", "train.steps=1e3")
+	w.must("pipeline", "run", "--check", "--nats-port", "65535", "--stall", "0", "--outage", "1ms", "--view",
+		"127.0.0.1:0", "--run", "a_b-1", "--preset", "nano", "--set", "train.micro_tokens=128", "--set",
+		"train.batch_tokens=1024", "--set", "train.batch_start=256", "--set", "train.sequence_start=32", "pipelines/v77.yml")
+	w.must("pipeline", "run", "--check", "--nats-port", "0", "pipelines/v76.yml")
 	w.must("pipeline", "run", "--check", "--source", "copy:symbols=8,length=32", "pipelines/copy.yml",
 		"--set", "shard.sequence_length=65", "--set", "shard.counted_targets=33,64", "--set", "tokenize.tokenizer=symbols-8",
 		"--set", "train.batch_tokens=2080")
@@ -172,6 +183,8 @@ func TestARefusedValueIsFound(t *testing.T) {
 	file := w.write("stages: {tokenize: , shard: , train: {\n    beta1: 3}}\n")
 	w.refuses(1, []string{"pipeline: stage train: batch_tokens is 0", "(given by --set train.batch_tokens=0)"},
 		"pipeline", "run", "--check", "--preset", "nano", "--set", "train.batch_tokens=0", "pipelines/v76.yml")
+	w.refuses(1, []string{"pipeline: stage train: batch_tokens is -1000"}, "pipeline", "run", "--check", "--preset",
+		"nano", "--set", "train.batch_tokens=-1000", "pipelines/v76.yml")
 	w.refuses(1, []string{"pipeline: stage train: ", "beta1", "(given by " + file + ":2)"}, "pipeline", "run", "--check",
 		"--preset", "nano", file)
 }
