@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/urfave/cli/v2"
+
 	"bitnet1/shared/digest"
 	"bitnet1/shared/run/artifact"
 	"bitnet1/shared/run/command"
@@ -238,13 +240,29 @@ func TestLinesOfAnOutput(t *testing.T) {
 		"a row of a table": {[]results.Result{{Kind: "pack.written", Row: &column, Columns: []results.Column{column}}},
 			[]string{"pack.written", file}},
 	} {
-		out, named := record.Output{Kind: "pack.written", Body: body}, map[string]bool{}
-		if got := outputLines(c.declared, out, dir, named); !slices.Equal(got, c.want) {
+		out := record.Output{Kind: "pack.written", Body: body}
+		if got := outputLines(c.declared, out, dir, map[string]bool{}); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
-		if again := outputLines(c.declared, out, dir, named); slices.Contains(again, file) {
-			t.Errorf("%s: a file of another output is named as this one's: %q", what, again)
-		}
+	}
+}
+
+// A file is named under the first output that mentions it: the others refer to it.
+func TestAFileIsNamedOnce(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "there")
+	writeFile(t, file, "")
+	pack := artifact.Ref{Digest: digest.Bytes(nil), Kind: "pack", Name: "there"}
+	body, err := event.Marshal(event.PackWritten{Pack: pack, Model: pack})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := record.Output{Kind: "pack.written", Body: body}
+	var said strings.Builder
+	c := cli.NewContext(&cli.App{Writer: &said}, nil, nil)
+	err = printResult(c, nil, result{outputs: []record.Output{out, out}}, dir)
+	if want := "pack.written\n  " + file + "\npack.written\n"; err != nil || said.String() != want {
+		t.Errorf("%q, want %q (%v)", said.String(), want, err)
 	}
 }
 
