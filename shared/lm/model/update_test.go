@@ -171,6 +171,37 @@ func TestWeightDecayOfMuon(t *testing.T) {
 	}
 }
 
+// Muon's momentum is that of clipped gradients: a quarter of the norm gives a quarter of the first step's momentum.
+func TestClippingOfMuon(t *testing.T) {
+	c := small()
+	tokens, targets := sequences(c, 1, 3)
+	momentum := func(most float64) ([]Parameter, float64) {
+		m := build(t, c, 1, Options{Muon: true})
+		u := Update{Settings: Settings{Gamma: 0.6}, LearningRate: 0.01, MaxNorm: most,
+			Muon: Muon{LearningRate: 0.01, Beta: 0.9, Steps: 3}}
+		if err := m.Step(tokens, targets, u); err != nil {
+			t.Fatal(err)
+		}
+		r, errResult := m.Result()
+		state, errState := m.State()
+		if errResult != nil || errState != nil {
+			t.Fatal(errResult, errState)
+		}
+		return state.Momentum, r.Norm
+	}
+	whole, norm := momentum(0)
+	quarter, _ := momentum(norm / 4)
+	for i, p := range whole {
+		four := make([]float64, len(p.Data))
+		for j, v := range quarter[i].Data {
+			four[j] = 4 * float64(v)
+		}
+		if d := distance(p.Data, four); !(d < 1e-4) {
+			t.Errorf("%s: the momentum of a quarter of the norm is %.3g of its norm from a quarter", p.Name, d)
+		}
+	}
+}
+
 // The reference's own gradients, decayed and clipped: a first step from every golden case.
 func TestGoldenUpdates(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "golden", "*.safetensors"))
