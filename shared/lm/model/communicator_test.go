@@ -207,15 +207,8 @@ func gradientsOf(t *testing.T, m *Model) []Parameter {
 // What is not finite, or too large for fixed point, does not become a number, in that step alone.
 func TestFixedSumsOfWhatIsNotFinite(t *testing.T) {
 	m := build(t, small(), 1, Options{FixedSums: true, ScaleBits: 32})
-	list, finite := parametersOf(t, m), parametersOf(t, m)
-	for i, p := range list {
-		if p.Name == "codebook.alpha" {
-			list[i].Data[3] = 1e20
-		}
-	}
-	if err := m.Load(Each(list)); err != nil {
-		t.Fatal(err)
-	}
+	finite := parametersOf(t, m)
+	spoil(t, m)
 	tokens, targets := sequences(small(), 2, 1)
 	if err := m.Step(tokens, targets, Update{Settings: Settings{Gamma: 0.6}, LearningRate: 1, MaxNorm: 1}); err != nil {
 		t.Fatal(err)
@@ -237,6 +230,34 @@ func TestFixedSumsOfWhatIsNotFinite(t *testing.T) {
 	for _, p := range gradientsOf(t, m) {
 		if at := p.NotFinite(); at != "" {
 			t.Errorf("the next step's gradient of %s", at)
+		}
+	}
+}
+
+// spoil gives m a parameter with which gradients overflow.
+func spoil(t *testing.T, m *Model) {
+	t.Helper()
+	list := parametersOf(t, m)
+	for i, p := range list {
+		if p.Name == "codebook.alpha" {
+			list[i].Data[3] = 1e20
+		}
+	}
+	if err := m.Load(Each(list)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// All ranks know of what does not fit into one rank's sums: none goes on with gradients that lack it.
+func TestOverflowOfOneRank(t *testing.T) {
+	w := newWorld(t, small(), 2, Options{ScaleBits: 32})
+	w.each(t, func(m *Model) error { return m.Share(0) })
+	spoil(t, w[1])
+	tokens, targets := sequences(small(), 2, 1)
+	w.each(t, func(m *Model) error { return m.Backward(tokens, targets, Settings{Gamma: 0.6}) })
+	for r, m := range w {
+		if where, err := m.NotFinite(); err != nil || !strings.Contains(where, "the gradient of") {
+			t.Errorf("rank %d: what is not finite is %q (%v), want a gradient", r, where, err)
 		}
 	}
 }
