@@ -419,7 +419,8 @@ func (b *bench) specialScale() {
 	sameBits(b, "scales where one is NaN", gotAlpha, alpha, 1)
 }
 
-// Gradients at the end of float32's range: zeros of both signs, subnormal numbers, rows whose greatest is below 1e-30.
+// Gradients at the end of float32's range: zeros of both signs, subnormal numbers, rows whose greatest is below 1e-30,
+// and somewhat above.
 func (b *bench) tinyGradients() {
 	const rows, in, out = 60, 20, 33
 	l, x, dy := b.newLinear(in, out, 1), b.activation(rows, in, 4), b.normals(rows*out)
@@ -429,6 +430,8 @@ func (b *bench) tinyGradients() {
 			dy[i] *= 1e-39
 		case r < 20:
 			dy[i] *= 1e-32
+		case r < 25:
+			dy[i] *= 1e-26
 		case r < 30:
 			dy[i] = float32(math.Copysign(0, float64(dy[i])))
 		case r < 40:
