@@ -1,6 +1,7 @@
 package timing
 
 import (
+	"slices"
 	"testing"
 
 	"bitnet1/kernels"
@@ -43,5 +44,16 @@ func TestMeasures(t *testing.T) {
 	}
 	if again, err := d.Profile(); len(again) != 0 || err != nil {
 		t.Errorf("measured %v twice (%v)", again, err)
+	}
+}
+
+// Operations of one name are added up. The longest come first, and of equal times the first by name.
+func TestSum(t *testing.T) {
+	got := Sum([]Operation{{Name: "b", Calls: 1, Time: 2}, {Name: "c", Calls: 1, Time: 1}, {Name: "a", Calls: 2, Time: 2},
+		{Name: "c", Calls: 3, Bytes: 8, Time: 4}})
+	want := []Operation{{Name: "c", Calls: 4, Bytes: 8, Time: 5}, {Name: "a", Calls: 2, Time: 2},
+		{Name: "b", Calls: 1, Time: 2}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
