@@ -198,6 +198,20 @@ func TestNextBatchIsRead(t *testing.T) {
 	}
 }
 
+// A batch that cannot be read is no order to other ranks.
+func TestADamagedBatch(t *testing.T) {
+	data := measuretest.Open(t, writeDataset(t, 16, proverbs()...))
+	data.Manifest.Tokenizer.Vocab = 1 // of which the bytes of proverbs are not
+	p := prefetcher{batches: newBatches(data.Train, 5, 16, newRamp(0, 3, 0), start{}), steps: 4}
+	p.tell = func(b batch) error {
+		t.Errorf("the ranks were told to take step %d", b.step)
+		return nil
+	}
+	if _, _, err := p.of(0); err == nil || !strings.Contains(err.Error(), "corrupt") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Closing waits for the batch that is being read: the dataset's mappings end after it.
 func TestCloseWaitsForTheNextBatch(t *testing.T) {
 	tr := &trainer{device: cpu.New(cpu.Options{}), batches: prefetcher{next: make(chan batch)}}

@@ -82,6 +82,8 @@ func TestGoesOnFromAState(t *testing.T) {
 	trainWith(t, small(manifest, level, "--steps", "4", "--checkpoint-every", "2", "--warmup", "0")...)
 	first := filepath.Join(level, "step-000002.safetensors")
 	alone := filepath.Join(t.TempDir(), "step-000002.safetensors")
+	flips := t.TempDir()
+	trainWith(t, small(manifest, flips, strings.Fields("--steps 2 --checkpoint-every 2 --warmup 0 --truebit")...)...)
 	b, err := os.ReadFile(first)
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +113,7 @@ func TestGoesOnFromAState(t *testing.T) {
 		{first, "--init-state-digest 00", true, 0, []string{"another state"}},
 		{first, "--optimizer muon", true, 0, []string{"were trained by adamw: use --optimizer adamw"}},
 		{first, "--truebit", true, 0, []string{"was trained with truebit false, and goes on with no other"}},
+		{filepath.Join(flips, "step-000002.safetensors"), "", true, 0, []string{"was trained with truebit true"}},
 		{first, "--learning-rate 1e-3 --clip 2", false, 2, []string{"msg=resuming", "step=2",
 			"the training goes on otherwise than it began: clip 2 instead of 1, learning_rate 0.001 instead of 0.003",
 			"gamma jumps from 0.433 to 0.52 after step 2", "with --gamma-steps 4 it goes on as it was"}},

@@ -49,6 +49,8 @@ func TestNotes(t *testing.T) {
 			"weight_decay_schedule is linear, and no weight decays"},
 		"AdamW's steps": {func(p *Params) { p.MuonSteps, p.MuonRate = 3, 0.09 },
 			"the optimizer is adamw, which has no muon_learning_rate, muon_steps: --optimizer muon takes them"},
+		"one step of AdamW's": {func(p *Params) { p.MuonSteps = 3 },
+			"the optimizer is adamw, which has no muon_steps: --optimizer muon takes them"},
 		"Muon's steps": {func(p *Params) { p.MuonSteps, p.Optimizer = 3, "muon" }, ""},
 		"cool-down of a cosine": {func(p *Params) { p.Cooldown = 0.5 },
 			"cooldown is 0.5, and the schedule cosine has no cool-down: --schedule trapezoid has one"},

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"bitnet1/shared/data/dataset"
+	"bitnet1/shared/lm/checkpoint"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/run/param"
@@ -187,6 +188,36 @@ func TestDefaults(t *testing.T) {
 		"stream_bits": 1, "tau": 1, "truebit": false, "validation_sequences": 32, "value_bits": 1, "vocab": 0,
 		"warmup": 50, "weight_decay": 0, "weight_decay_schedule": "constant", "weight_grad_bits": 0
 	}`)
+}
+
+// The model is trained with the bits of gradients that are asked for.
+func TestBitsOfGradients(t *testing.T) {
+	manifest := writeDataset(t, 16, proverbs()...)
+	trained := func(flags string) checkpoint.Model {
+		dir := t.TempDir()
+		trainWith(t, small(manifest, dir, strings.Fields("--steps 1 --warmup 0 "+flags)...)...)
+		return readCheckpoint(t, filepath.Join(dir, "step-000001.safetensors"))
+	}
+	four := trained("--grad-bits 4")
+	for flags, same := range map[string]bool{"--grad-bits 4 --weight-grad-bits 4": true, "--grad-bits 5": false,
+		"--grad-bits 4 --weight-grad-bits 8": false} {
+		if equalParameters(trained(flags), four) != same {
+			t.Errorf("%s trains the model of --grad-bits 4: %t, want %t", flags, !same, same)
+		}
+	}
+}
+
+// Parameters that came later are no part of a job's key where they change nothing, so that what is recorded stays.
+func TestKeysOfEarlierJobsStay(t *testing.T) {
+	const want = `{"preset":"nano","d":0,"layers":0,"heads":0,"ff":0,"vocab":0,"attention":"rwsp","rwsp_k":4,` +
+		`"kshift_layers":[0],"kshift_offset":1,"kshift_self":true,"alibi":true,"stream_bits":1,"documents":"packed",` +
+		`"grad_bits":16,"init_digest":"","freeze":[],"anneal_binarize":false,"binarize_anneal_end_frac":0.6,` +
+		`"truebit":false,"flip_threshold":8,"seed":42,"steps":600,"batch_tokens":4096,"micro_tokens":4096,` +
+		`"learning_rate":0.003,"final_share":0.1,"warmup":50,"beta1":0.9,"beta2":0.95,"weight_decay":0,"clip":1,` +
+		`"gamma_start":0.9,"gamma_end":0.1,"tau":1,"checkpoint_every":200,"validation_sequences":32,"log_every":10}`
+	if got, err := param.Canonical(defaults()); err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
 }
 
 // The pipeline files train the models of their names, and v77 and strict v77 by Muon with a cool-down to 0.

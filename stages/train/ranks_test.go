@@ -38,7 +38,7 @@ func numberOfDevicesDoesNotMatter(t *testing.T, devices func(ranks int) string, 
 	t.Helper()
 	manifest := writeDataset(t, 16, proverbs()...)
 	for name, recipe := range map[string]string{
-		"v76": "--grad-bits 4",
+		"v76": "--grad-bits 4 --sequence-start 8",
 		"v77": "--stream-bits 4 --hidden-bits 4 --query-bits 2 --value-bits 4 --read-bits 3 --codebook-bits 2 " +
 			"--grad-bits 4 --weight-grad-bits 8 --optimizer muon",
 		"truebit": "--truebit --flip-threshold 4",
