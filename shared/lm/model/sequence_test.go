@@ -110,3 +110,34 @@ func TestExchangesLieBetweenPrograms(t *testing.T) {
 		}
 	}
 }
+
+// What a program has kept of a step's settings holds for steps with these settings alone.
+func TestStepsOfOtherSettings(t *testing.T) {
+	for name, change := range map[string]func(u *Update){
+		"learning rate": func(u *Update) { u.LearningRate = 0.02 }, "beta1": func(u *Update) { u.Beta1 = 0.5 },
+		"beta2": func(u *Update) { u.Beta2 = 0.5 }, "norm": func(u *Update) { u.MaxNorm = 1e-3 },
+		"decay": func(u *Update) { u.Decay = 0.3 }, "Muon's rate": func(u *Update) { u.Muon.LearningRate = 0.05 },
+		"Muon's beta": func(u *Update) { u.Muon.Beta = 0.5 }, "Muon's steps": func(u *Update) { u.Muon.Steps = 5 },
+		"Muon's decay": func(u *Update) { u.Muon.Decay = 0.3 }, "gamma": func(u *Update) { u.Gamma = 0.3 },
+	} {
+		step := func(keep bool) string {
+			m := build(t, small(), 1, Options{Muon: true})
+			u := Update{Settings: Settings{Gamma: 0.6}, LearningRate: 0.01, Beta1: 0.9, Beta2: 0.95, MaxNorm: 1,
+				Muon: Muon{LearningRate: 0.02, Beta: 0.9, Steps: 3}}
+			tokens, targets := sequences(small(), 1, 3)
+			for range 2 {
+				if err := m.Step(tokens, targets, u); err != nil {
+					t.Fatal(err)
+				}
+				if !keep {
+					clear(m.programs)
+				}
+				change(&u)
+			}
+			return trained(t, m)
+		}
+		if step(true) != step(false) {
+			t.Errorf("the first step's %s holds for the second", name)
+		}
+	}
+}
