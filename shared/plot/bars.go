@@ -114,7 +114,7 @@ func (b Bars) draw(c draw.Canvas) error {
 // plot draws the bars of a panel, which is about as wide as room; a value that is not a number has none.
 func (p Panel) plot(rows int, room vg.Length) (*plot.Plot, error) {
 	all := newPlot(p.X, Axis{})
-	all.X.Min = 0
+	all.X.Min, all.X.Tick.Marker = 0, ticks{room}
 	var below *plotter.BarChart
 	ends := make([]float64, rows)
 	for _, part := range p.Parts {

@@ -169,26 +169,53 @@ func (l Lines) legend() (all legend) {
 	return all
 }
 
-// ticks are four to nine round numbers on an axis.
-type ticks struct{}
+// ticks are four to nine round numbers on an axis, and fewer, but two at least, where their labels together are wider
+// than room. Where room is 0, any labels fit.
+type ticks struct{ room vg.Length }
 
-func (ticks) Ticks(low, high float64) (all []plot.Tick) {
+func (t ticks) Ticks(low, high float64) []plot.Tick {
 	if high <= low { // gonum makes such axes wider before it asks
 		return nil
 	}
 	const least = 3 // steps between ticks
-	step := math.Pow(10, math.Floor(math.Log10((high-low)/least)))
-	for _, more := range []float64{5, 2} {
-		if (high-low)/(more*step) >= least {
-			step *= more
+	n := 3*int(math.Floor(math.Log10((high-low)/least))) + 2
+	for n%3 != 0 && (high-low)/roundNumber(n) < least {
+		n--
+	}
+	all := ticksAt(roundNumber(n), low, high)
+	for t.room > 0 && widthOf(all) > t.room {
+		n++
+		fewer := ticksAt(roundNumber(n), low, high)
+		if len(fewer) < 2 {
 			break
 		}
+		all = fewer
 	}
+	return all
+}
+
+// roundNumber is the nth of the round numbers … 0.5, 1, 2, 5, 10, 20 …, of which 1 is number 0.
+func roundNumber(n int) float64 {
+	of := ((n % 3) + 3) % 3
+	return []float64{1, 2, 5}[of] * math.Pow(10, float64((n-of)/3))
+}
+
+// ticksAt are ticks at the multiples of step.
+func ticksAt(step, low, high float64) (all []plot.Tick) {
 	decimals := max(0, int(-math.Floor(math.Log10(step))))
 	for n := math.Ceil(low / step); n*step <= high; n++ {
 		all = append(all, plot.Tick{Value: n * step, Label: strconv.FormatFloat(n*step, 'f', decimals, 64)})
 	}
 	return all
+}
+
+// widthOf is the width of the labels of ticks, with the space between two of them.
+func widthOf(all []plot.Tick) (width vg.Length) {
+	const between = 4
+	for _, tick := range all {
+		width += legendStyle.Width(tick.Label) + between
+	}
+	return width
 }
 
 // DrawnPoints is how many points of a long line are drawn, at least; twice as many at most.

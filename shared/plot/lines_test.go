@@ -3,6 +3,8 @@ package plot
 import (
 	"strings"
 	"testing"
+
+	"gonum.org/v1/plot/vg"
 )
 
 // Numbers on an axis are round, and neither few nor many.
@@ -23,6 +25,30 @@ func TestTicks(t *testing.T) {
 		}
 		if got := strings.Join(labels, " "); got != strings.TrimSpace(want) {
 			t.Errorf("%v: %s, want %s", of, got, want)
+		}
+	}
+}
+
+// Wide numbers do not run into one another: fewer of them stand on an axis that has no room for all.
+func TestTicksThatFit(t *testing.T) {
+	for _, c := range []struct {
+		room vg.Length
+		high float64
+		want string
+	}{
+		{200, 28500, "0 5000 10000 15000 20000 25000"},
+		{80, 28500, "0 10000 20000"},
+		{20, 28500, "0 20000"}, // a single number says nothing
+		{80, 0.9, "0.0 0.2 0.4 0.6 0.8"},
+		{20, 0.9, "0.0 0.5"},
+		{80, 9e6, "0 5000000"},
+	} {
+		var labels []string
+		for _, tick := range (ticks{c.room}).Ticks(0, c.high) {
+			labels = append(labels, tick.Label)
+		}
+		if got := strings.Join(labels, " "); got != c.want {
+			t.Errorf("%v, room %v: %s, want %s", c.high, c.room, got, c.want)
 		}
 	}
 }
