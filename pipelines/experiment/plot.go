@@ -3,10 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"strings"
 
 	"bitnet1/shared/plot"
+	"bitnet1/shared/run/results"
 )
 
 // bars are a panel of horizontal bars for each plotted column of a table, a bar for each row. The first axes columns of
@@ -30,17 +30,26 @@ func bars(t table, axes int, plotted []string) plot.Figure {
 // panel is column at of all rows; a row without a number has no bar.
 func panel(t table, at int) plot.Panel {
 	p := plot.Panel{X: plot.Axis{Label: t.columns[at].Name}}
-	scale := 1.0
-	if isPercent(t.columns[at]) {
-		scale = 100
-		p.X.Label, p.X.Max = p.X.Label+" (%)", 100
-	}
-	values := make([]float64, len(t.rows))
+	values, largest := make([]float64, len(t.rows)), 0.0
 	for i, row := range t.rows {
-		values[i] = math.NaN()
-		if v := number(row[at]); !math.IsNaN(v) {
-			values[i] = scale * v
+		values[i] = number(row[at])
+		if values[i] > largest { // false of NaN
+			largest = values[i]
 		}
+	}
+	scale, unit := 1.0, ""
+	switch {
+	case isPercent(t.columns[at]):
+		scale, unit, p.X.Max = 100, "%", 100
+	case isSize(t.columns[at]):
+		bytes, of := results.SizeUnit(largest)
+		scale, unit = 1/bytes, of
+	}
+	if unit != "" {
+		p.X.Label += " (" + unit + ")"
+	}
+	for i := range values {
+		values[i] *= scale
 	}
 	p.Parts = []plot.Part{{Values: values}}
 	return p

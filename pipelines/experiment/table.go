@@ -30,6 +30,9 @@ type column = results.Column
 // isPercent reports whether a column's numbers are shares of 1 that people read as percentages.
 func isPercent(c column) bool { return strings.HasSuffix(string(c.Value), "%}") }
 
+// isSize reports whether a column's numbers are bytes that people read as kB, MB or GB.
+func isSize(c column) bool { return strings.HasSuffix(string(c.Value), ":bytes}") }
+
 // format writes a cell for people.
 func format(cell any) string {
 	if result, ok := cell.(results.Cell); ok {

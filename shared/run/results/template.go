@@ -230,15 +230,24 @@ func decimals(format string) int {
 
 // Size writes a number of bytes for people: 134.0 kB, 41 bytes.
 func Size(n int64) string {
+	bytes, unit := SizeUnit(float64(n))
+	if bytes == 1 {
+		return fmt.Sprintf("%d %s", n, unit)
+	}
+	return fmt.Sprintf("%.1f %s", float64(n)/bytes, unit)
+}
+
+// SizeUnit is the unit that people read a number of bytes in: how many bytes it has, and its name.
+func SizeUnit(n float64) (bytes float64, name string) {
 	switch {
 	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+		return 1e9, "GB"
 	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+		return 1e6, "MB"
 	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+		return 1e3, "kB"
 	default:
-		return fmt.Sprintf("%d bytes", n)
+		return 1, "bytes"
 	}
 }
 
