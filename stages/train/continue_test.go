@@ -12,6 +12,7 @@ import (
 
 	"bitnet1/shared/digest"
 	"bitnet1/shared/lm/checkpoint"
+	"bitnet1/shared/lm/model"
 	"bitnet1/shared/lm/safetensors"
 	"bitnet1/shared/lm/trainlog"
 )
@@ -79,8 +80,10 @@ func statePath(dir string, step int) string {
 // What a training goes on with is checked before it starts, and what differs from the training before is said.
 func TestGoesOnFromAState(t *testing.T) {
 	manifest, level := writeDataset(t, 16, proverbs()...), t.TempDir()
-	trainWith(t, small(manifest, level, "--steps", "4", "--checkpoint-every", "2", "--warmup", "0")...)
+	trainWith(t, small(manifest, level, strings.Fields("--steps 4 --checkpoint-every 2 --warmup 0 --schedule trapezoid "+
+		"--cooldown-steps 1")...)...)
 	first := filepath.Join(level, "step-000002.safetensors")
+	last := filepath.Join(level, "step-000004.safetensors")
 	alone := filepath.Join(t.TempDir(), "step-000002.safetensors")
 	flips := t.TempDir()
 	trainWith(t, small(manifest, flips, strings.Fields("--steps 2 --checkpoint-every 2 --warmup 0 --truebit")...)...)
@@ -117,13 +120,18 @@ func TestGoesOnFromAState(t *testing.T) {
 		{first, "--learning-rate 1e-3 --clip 2", false, 2, []string{"msg=resuming", "step=2",
 			"the training goes on otherwise than it began: clip 2 instead of 1, learning_rate 0.001 instead of 0.003",
 			"gamma jumps from 0.433 to 0.52 after step 2", "with --gamma-steps 4 it goes on as it was"}},
-		{first, "--gamma-steps 4 --steps 3 --schedule trapezoid --checkpoint-every 1 --log-every 2", false, 0, nil},
+		{first, "--gamma-steps 4 --steps 3 --checkpoint-every 1 --log-every 2", false, 0, nil},
+		{first, "--gamma-steps 4 --cooldown-steps 5", false, 1, []string{"learning_rate jumps from 0.003 to 0.00192 after " +
+			"step 2: --schedule trapezoid and --cooldown-steps 3 let it fall from here on"}},
+		{first, "--gamma-steps 4 --cooldown-steps 3", false, 0, nil},
+		{last, "--gamma-steps 4", false, 1, []string{"learning_rate jumps from 0.0003 to 0.003 after step 4: it had begun " +
+			"to fall"}},
 		{first, "--gamma-steps 4 --anneal-binarize", false, 2, []string{
 			"share of signs in the weights jumps from 1 to 0.333 after step 2"}},
 	} {
 		dir := t.TempDir()
 		cmd, said := program(t, small(manifest, dir, append(strings.Fields("--steps 5 --warmup 0 --checkpoint-every 2 "+
-			"--init-state --init "+c.init), strings.Fields(c.flags)...)...)...)
+			"--schedule trapezoid --cooldown-steps 1 --init-state --init "+c.init), strings.Fields(c.flags)...)...)...)
 		if err := cmd.Run(); (err != nil) != c.fails {
 			t.Errorf("%s: %v\n%s", c.flags, err, said)
 		}
@@ -137,6 +145,38 @@ func TestGoesOnFromAState(t *testing.T) {
 		}
 		if n := strings.Count(said.String(), "level=NOTE"); n != c.notes {
 			t.Errorf("%s: %d notes, want %d, in\n%s", c.flags, n, c.notes, said)
+		}
+	}
+}
+
+// Rates are compared as shares of their peaks, and Muon's where it has a course of its own.
+func TestRatesThatJump(t *testing.T) {
+	was := defaults()
+	was.Schedule, was.CooldownSteps, was.Optimizer = model.Trapezoid, 100, muon // level from step 50 to step 500
+	for what, c := range map[string]struct {
+		step   int
+		change func(*Params)
+		want   string
+	}{
+		"as it was":            {400, func(*Params) {}, ""},
+		"longer":               {400, func(p *Params) { p.Steps = 2000 }, ""},
+		"cooled":               {400, func(p *Params) { p.Steps = 500 }, ""},
+		"another peak":         {400, func(p *Params) { p.LearningRate, p.MuonRate = 1e-3, 0.01 }, ""},
+		"another peak, cooled": {550, func(p *Params) { p.LearningRate = 0.03 }, ""},
+		"warm-up goes on":      {40, func(p *Params) { p.Steps, p.CooldownSteps = 60, 60 }, ""},
+		"another warm-up":      {60, func(p *Params) { p.Warmup = 70 }, ""},
+		"cosine": {400, func(p *Params) { p.Schedule = model.Cosine }, "learning_rate jumps from 0.003 to 0.00109 after " +
+			"step 400: --schedule trapezoid and --cooldown-steps 200 let it fall from here on"},
+		"behind the cool-down": {600, func(p *Params) { p.Steps, p.LearningRate = 1200, 0.006 },
+			"learning_rate jumps from 0.0003 to 0.006 after step 600: it had begun to fall"},
+		"Muon's own": {400, func(p *Params) { p.MuonSchedule = model.Linear },
+			"muon_learning_rate jumps from 0.06 to 0.0219 after step 400"},
+	} {
+		p := was
+		c.change(&p)
+		got := strings.Join(p.rateJumps(was, c.step), "\n")
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) || strings.Contains(got, "\n") {
+			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
 	}
 }

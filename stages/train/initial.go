@@ -148,6 +148,7 @@ func (p Params) continues(step int) (notes []string, err error) {
 	if changed != nil {
 		notes = append(notes, "init_state: the training goes on otherwise than it began: "+strings.Join(changed, ", "))
 	}
+	notes = append(notes, p.rateJumps(was, step)...)
 	if next := p.gamma(step - 1); p.attentionRule().MaxSurvivors > 1 && math.Abs(next-m.Gamma) > 1e-9 {
 		notes = append(notes, fmt.Sprintf("gamma jumps from %.3g to %.3g after step %d, for its course depends on steps: "+
 			"with %s it goes on as it was",
@@ -159,6 +160,32 @@ func (p Params) continues(step int) (notes []string, err error) {
 			m.Mix, next, step, was.BinarizeAnnealEndFrac*float64(was.Steps)))
 	}
 	return notes, nil
+}
+
+// rateJumps says where a learning rate has another share of its peak after a step than in the training that saved the
+// checkpoint. A warm-up that is still going on, or another one, is the user's own choice.
+func (p Params) rateJumps(was Params, step int) (notes []string) {
+	if step <= max(p.Warmup, was.Warmup) {
+		return nil
+	}
+	say := func(key string, before, after model.Schedule, peakBefore, peak float64) {
+		last, next := before.Rate(step-1, 1), after.Rate(step-1, 1)
+		if math.Abs(next-last) < 1e-9 {
+			return
+		}
+		advice := "it had begun to fall, and goes on as it was only from a checkpoint of the level part of a trapezoid"
+		if last == 1 {
+			advice = fmt.Sprintf("%s and %s let it fall from here on", stage.Setting("train", "schedule", model.Trapezoid),
+				stage.Setting("train", "cooldown_steps", strconv.Itoa(p.Steps-step)))
+		}
+		notes = append(notes, fmt.Sprintf("%s jumps from %.3g to %.3g after step %d: %s", key, last*peakBefore, next*peak,
+			step, advice))
+	}
+	say("learning_rate", was.schedule(), p.schedule(), was.LearningRate, p.LearningRate)
+	if p.Optimizer == muon && (p.MuonSchedule != sameSchedule || was.MuonSchedule != sameSchedule) {
+		say("muon_learning_rate", was.muonSchedule(), p.muonSchedule(), was.MuonRate, p.MuonRate)
+	}
+	return notes
 }
 
 // initial is the configuration of the checkpoint to start from, nil without one.
