@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"bitnet1/kernels"
 	"bitnet1/shared/lm/model"
 	"bitnet1/shared/run/param"
 	"bitnet1/shared/run/stage"
@@ -39,6 +40,24 @@ func (p Params) notes(seq int) (texts []string) {
 			"and none is the best or packed",
 			100*(1-mix), p.BinarizeAnnealEndFrac)
 	}
+	texts = append(texts, p.idle()...)
+	micro, perStep, err := p.sequences(seq)
+	switch {
+	case err != nil:
+	case 2*micro <= min(p.MicroTokens/seq, perStep.first):
+		say("%d tokens are computed at once where micro_tokens allows %d: of the %d sequences of a step only %d divide it; "+
+			"a batch_tokens with more divisors trains faster",
+			micro*seq, p.MicroTokens, perStep.first, micro)
+	case 2*micro <= min(p.MicroTokens/seq, perStep.last):
+		say("%d tokens are computed at once where micro_tokens allows %d: the first steps have no more; a larger "+
+			"batch_start trains faster", micro*seq, p.MicroTokens)
+	}
+	return texts
+}
+
+// idle warns of parameters that change nothing beside the others.
+func (p Params) idle() (texts []string) {
+	say := func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
 	if p.DecaySchedule != constantDecay && p.Decay == 0 && (p.Optimizer != muon || p.MuonDecay == 0) {
 		say("weight_decay_schedule is %s, and no weight decays: weight_decay is 0", p.DecaySchedule)
 	}
@@ -50,6 +69,17 @@ func (p Params) notes(seq int) (texts []string) {
 		say("cooldown is %g, and the schedule %s has no cool-down: %s has one", p.Cooldown, p.Schedule,
 			stage.Setting("train", "schedule", model.Trapezoid))
 	}
+	if p.WeightGradBits != 0 && p.GradBits == kernels.FloatBits {
+		say("weight_grad_bits is %d, and gradients stay floats: grad_bits is %d", p.WeightGradBits, p.GradBits)
+	}
+	if !p.AnnealBinarize && p.BinarizeAnnealEndFrac != defaults().BinarizeAnnealEndFrac {
+		say("binarize_anneal_end_frac is %g, and no float weights are blended: %s begins with them",
+			p.BinarizeAnnealEndFrac, stage.Setting("train", "anneal_binarize", "true"))
+	}
+	if !p.Truebit && p.FlipThreshold != defaults().FlipThreshold {
+		say("flip_threshold is %d, and weights have latents in place of counters: %s trains without latents",
+			p.FlipThreshold, stage.Setting("train", "truebit", "true"))
+	}
 	if p.BatchStart == 0 && p.BatchRamp != defaults().BatchRamp {
 		say("batch_ramp is %g, and every step has batch_tokens: batch_start says with how many tokens steps begin",
 			p.BatchRamp)
@@ -60,17 +90,6 @@ func (p Params) notes(seq int) (texts []string) {
 	}
 	if p.Truebit && p.Decay > 0 {
 		say("weight_decay is %g: under truebit there are no latents, and no weight decays", p.Decay)
-	}
-	micro, perStep, err := p.sequences(seq)
-	switch {
-	case err != nil:
-	case 2*micro <= min(p.MicroTokens/seq, perStep.first):
-		say("%d tokens are computed at once where micro_tokens allows %d: of the %d sequences of a step only %d divide it; "+
-			"a batch_tokens with more divisors trains faster",
-			micro*seq, p.MicroTokens, perStep.first, micro)
-	case 2*micro <= min(p.MicroTokens/seq, perStep.last):
-		say("%d tokens are computed at once where micro_tokens allows %d: the first steps have no more; a larger "+
-			"batch_start trains faster", micro*seq, p.MicroTokens)
 	}
 	return texts
 }

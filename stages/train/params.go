@@ -35,7 +35,7 @@ type Params struct {
 	Hadamard       int    `json:"hadamard" digest:"unless=0" usage:"v77: size of the blocks of the normalized residual stream that are rotated before linears read it: a power of two that divides d; 0: no rotation"`
 	Documents      string `json:"documents" usage:"packed: a token reads across the ends of documents; separate: it reads its own document alone"`
 	GradBits       int    `json:"grad_bits" usage:"bits of the integers to which gradients are rounded for products: 2 to 8, or 16 (floats)"`
-	WeightGradBits int    `json:"weight_grad_bits" digest:"unless=0" usage:"bits of these integers in the products that give weights' gradients, and in both products of the language-model head: 2 to 8; 0: grad_bits; without effect where grad_bits is 16"`
+	WeightGradBits int    `json:"weight_grad_bits" digest:"unless=0" usage:"bits of the integers to which gradients are rounded in the products that give weights' gradients, and in both products of the language-model head: 2 to 8; 0: grad_bits; without effect where grad_bits is 16"`
 
 	Init            string   `json:"init" digest:"-" usage:"checkpoint to start from, safetensors or .pt; the model takes its sizes and options from there"`
 	InitDigest      string   `json:"init_digest" usage:"digest of the file init; computed when absent, and a file of another digest is refused"`
@@ -76,7 +76,7 @@ type Params struct {
 	MuonDecay     float64 `json:"muon_weight_decay" digest:"unless=0" usage:"muon: decoupled weight decay"`
 	Clip          float64 `json:"clip" usage:"largest norm of the gradient, to which a larger one is scaled down; 0: no limit"`
 	GammaStart    float64 `json:"gamma_start" usage:"RWSP: weight of a survivor over the weight of the one before, at the first step"`
-	GammaEnd      float64 `json:"gamma_end" usage:"RWSP: the same at the last step (geometric schedule)"`
+	GammaEnd      float64 `json:"gamma_end" usage:"RWSP: weight of a survivor over the weight of the one before, at the last step; it falls by equal factors"`
 	GammaSteps    int     `json:"gamma_steps" digest:"unless=0" usage:"RWSP: number of steps after which gamma is gamma_end; 0: all steps"`
 	Tau           float64 `json:"tau" usage:"pointer: temperature of the softmax in the backward pass"`
 
