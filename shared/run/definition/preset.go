@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"bitnet1/shared/run/param"
 )
 
 //go:embed presets/*.yml
@@ -56,11 +54,9 @@ func OpenPreset(name string) (Preset, error) {
 	return ReadPreset(file, content)
 }
 
-// NoSuchPreset is the error for a preset that is not among those there are.
+// NoSuchPreset is the error for a preset that is not among those there are. It names all: a size that does not exist is
+// no typing error, and the one that is spelled most alike may be thirty times as large.
 func NoSuchPreset(name string, names []string) error {
-	if near, ok := param.Nearest(name, names); ok {
-		return fmt.Errorf("--preset %s: there is no such preset: did you mean %s?", name, near)
-	}
 	return fmt.Errorf("--preset %s: there is no such preset: there are %s", name, strings.Join(names, ", "))
 }
 

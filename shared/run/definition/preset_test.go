@@ -31,7 +31,8 @@ func TestPresetsOfTheProject(t *testing.T) {
 	if section, err := PresetSection("nano", "pack"); err != nil || section != nil {
 		t.Errorf("nothing is said of pack: %s, %v", section, err)
 	}
-	if _, err := PresetSection("nono", "train"); err == nil || !strings.Contains(err.Error(), "did you mean nano?") {
+	_, err = PresetSection("nono", "train")
+	if err == nil || !strings.Contains(err.Error(), "there are 300M, 75M, nano") {
 		t.Error(err)
 	}
 }
