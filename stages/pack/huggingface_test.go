@@ -20,6 +20,7 @@ import (
 	"bitnet1/shared/measure/history/historytest"
 	"bitnet1/shared/measure/measuretest"
 	"bitnet1/shared/pythontest"
+	"bitnet1/shared/run/results"
 )
 
 // computedIn prints, as JSON, what transformers finds with each folder: the logits after each token, the tokens of a
@@ -183,7 +184,12 @@ func TestModelCard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"---\nlanguage: \"en\"\nlibrary_name: transformers\n", "# tiny\n", "v76", "step 7",
+	info, err := os.Stat(filepath.Join(folder, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := "| model.safetensors | " + results.Size(info.Size()) + " |"
+	for _, part := range []string{size, "---\nlanguage: \"en\"\nlibrary_name: transformers\n", "# tiny\n", "v76", "step 7",
 		"99 tokens", strings.Repeat("ab", 32), `"seed": 42`, "**No license is given.**", "None are known of this file alone.",
 		"pack huggingface --in " + path + " --out " + folder} {
 		if !strings.Contains(string(b), part) {

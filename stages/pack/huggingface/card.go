@@ -44,7 +44,7 @@ type result struct{ Name, Value, Meaning string }
 
 // card is README.md: the model card, with the header that the Hub reads.
 func (m *Model) card(about About, size int) ([]byte, error) {
-	c := card{About: about, Model: m, Kind: m.kind(), FileSize: fmt.Sprintf("%.1f MB", float64(size)/1e6),
+	c := card{About: about, Model: m, Kind: m.kind(), FileSize: results.Size(int64(size)),
 		Attention: m.Config.Attention, Levels: 1 << m.Config.Codebook().Bits(), Hidden: m.Config.Hidden().Bits(),
 		Queries: m.Config.Queries().Bits(), Values: m.Config.Values().Bits(),
 		Reads: m.Config.Reads().Bits(), Codebook: m.Config.Codebook().Bits()}
