@@ -204,7 +204,11 @@ func roundNumber(n int) float64 {
 func ticksAt(step, low, high float64) (all []plot.Tick) {
 	decimals := max(0, int(-math.Floor(math.Log10(step))))
 	for n := math.Ceil(low / step); n*step <= high; n++ {
-		all = append(all, plot.Tick{Value: n * step, Label: strconv.FormatFloat(n*step, 'f', decimals, 64)})
+		value := n * step
+		if value == 0 {
+			value = 0 // of -0, which the label of a little less than 0 would be
+		}
+		all = append(all, plot.Tick{Value: value, Label: strconv.FormatFloat(value, 'f', decimals, 64)})
 	}
 	return all
 }
