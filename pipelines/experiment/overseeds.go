@@ -176,7 +176,11 @@ func (o overSeeds) cell(c, of column, i, reference int) results.Cell {
 	if d.Significant && mean != of.Value.Number(o.rows[reference].values[of.Key].Mean()) { // less cannot be seen
 		text += differs
 	}
-	return results.Cell{Text: text, Value: sample.Mean()}
+	cell := results.Cell{Text: text, Value: sample.Mean()}
+	if e := sample.StandardError(); !math.IsNaN(e) && e != 0 {
+		cell.Error = e
+	}
+	return cell
 }
 
 // withError adds the standard error to a value. A single seed has none, and what is the same for all seeds, such as the

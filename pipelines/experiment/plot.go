@@ -27,12 +27,12 @@ func bars(t table, axes int, plotted []string) plot.Figure {
 	return f
 }
 
-// panel is column at of all rows; a row without a number has no bar.
+// panel is column at of all rows, with standard errors; a row without a number has no bar.
 func panel(t table, at int) plot.Panel {
 	p := plot.Panel{X: plot.Axis{Label: t.columns[at].Name}}
-	values, largest := make([]float64, len(t.rows)), 0.0
+	values, errors, largest := make([]float64, len(t.rows)), make([]float64, len(t.rows)), 0.0
 	for i, row := range t.rows {
-		values[i] = number(row[at])
+		values[i], errors[i] = number(row[at]), errorOf(row[at])
 		if values[i] > largest { // false of NaN
 			largest = values[i]
 		}
@@ -50,8 +50,9 @@ func panel(t table, at int) plot.Panel {
 	}
 	for i := range values {
 		values[i] *= scale
+		errors[i] *= scale
 	}
-	p.Parts = []plot.Part{{Values: values}}
+	p.Parts, p.Errors = []plot.Part{{Values: values}}, errors
 	return p
 }
 

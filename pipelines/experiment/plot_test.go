@@ -7,6 +7,16 @@ import (
 	"bitnet1/shared/run/results"
 )
 
+// A bar has the standard error of its value, in the same unit.
+func TestPanelsHaveErrors(t *testing.T) {
+	all := table{columns: []column{{Name: "it", Value: "{share:.1%}"}}, rows: [][]any{
+		{results.Cell{Value: 0.5, Error: 0.02}}, {results.Cell{Value: 0.25}}, {0.75}}}
+	got := panel(all, 0).Errors
+	if len(got) != 3 || math.Abs(got[0]-2) > 1e-9 || !math.IsNaN(got[1]) || !math.IsNaN(got[2]) {
+		t.Errorf("errors of %v, want 2 and none", got)
+	}
+}
+
 // The axis of a panel says in what unit its bars are, and bars have the values that people read in the table.
 func TestPanelsHaveUnits(t *testing.T) {
 	for _, c := range []struct {

@@ -60,6 +60,16 @@ func number(cell any) float64 {
 	return math.NaN()
 }
 
+// errorOf is the standard error of a cell; NaN where it has none.
+func errorOf(cell any) float64 {
+	if c, ok := cell.(results.Cell); ok {
+		if e, ok := c.Error.(float64); ok {
+			return e
+		}
+	}
+	return math.NaN()
+}
+
 // resultsOf reads the tables of a run; its first one is that of the checkpoints.
 func resultsOf(j journal.Journal, run, programs string) (*results.Table, error) {
 	declared, err := results.Declared(j, run, results.Ask(programs))

@@ -20,9 +20,10 @@ type Bars struct {
 
 // Panel is one column of bars.
 type Panel struct {
-	X     Axis
-	Parts []Part
-	Texts []string // at the end of each bar; may be nil
+	X      Axis
+	Parts  []Part
+	Errors []float64 // of each bar, to both sides of its end; NaN where it has none; may be nil
+	Texts  []string  // at the end of each bar; may be nil
 }
 
 // Part is a part of each bar.
@@ -136,12 +137,40 @@ func (p Panel) plot(rows int, room vg.Length) (*plot.Plot, error) {
 		below = chart
 		all.Add(chart)
 	}
+	if err := p.addErrors(all, ends); err != nil {
+		return nil, err
+	}
 	all.X.Min = 0
 	if err := p.addTexts(all, ends, room); err != nil {
 		return nil, err
 	}
 	p.X.limit(&all.X)
 	return all, nil
+}
+
+// addErrors draws error bars at the ends of bars.
+func (p Panel) addErrors(all *plot.Plot, ends []float64) error {
+	var at struct {
+		plotter.XYs
+		plotter.XErrors
+	}
+	for i, e := range p.Errors {
+		if math.IsNaN(e) {
+			continue
+		}
+		at.XYs = append(at.XYs, plotter.XY{X: ends[i], Y: float64(len(ends) - 1 - i)})
+		at.XErrors = append(at.XErrors, struct{ Low, High float64 }{-e, e})
+	}
+	if len(at.XYs) == 0 {
+		return nil
+	}
+	errors, err := plotter.NewXErrorBars(at)
+	if err != nil {
+		return err
+	}
+	errors.LineStyle.Width, errors.CapWidth = 0.75, barHeight/2
+	all.Add(errors)
+	return nil
 }
 
 // addTexts writes the texts behind the bars, whose axis then reaches further.

@@ -164,6 +164,38 @@ func TestBars(t *testing.T) {
 	}
 }
 
+// A bar with an error has a line around its end, of twice the error, between two caps; the axis has room for the line.
+func TestErrorsOfBars(t *testing.T) {
+	f := Bars{Labels: []string{"a", "b"}, Panels: []Panel{{Parts: []Part{{Values: []float64{4, 2}}},
+		Errors: []float64{1, math.NaN()}}}}
+	bar := lines(t, f, `<path d="M([0-9.]*),[0-9.]*L[0-9.]*,[0-9.]*L([0-9.]*),[^"]*" style="fill:#0072B2`)
+	black := lines(t, f, `<path d="M([0-9.]*),[0-9.]*L([0-9.]*),[^L"]*" style="fill:none;stroke:#000000;stroke-width:0.75`)
+	if len(bar) != 2 || len(black) != 3 {
+		t.Fatalf("%d bars and %d lines of errors, want 2 and 3", len(bar), len(black))
+	}
+	longest := max(bar[0][1]-bar[0][0], bar[1][1]-bar[1][0])
+	if line := black[0][1] - black[0][0]; math.Abs(line/longest-0.5) > 0.01 {
+		t.Errorf("a line of %g for a bar of %g, want half", line, longest)
+	}
+	if width := Column.Points(); black[0][1] >= width {
+		t.Errorf("the line ends at %g of %g", black[0][1], width)
+	}
+}
+
+// lines are both ends of the paths of a figure that a pattern finds, from left to right.
+func lines(t *testing.T, f Figure, pattern string) (all [][2]float64) {
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(svgOf(t, f), -1) {
+		var ends [2]float64
+		for i := range ends {
+			if _, err := fmt.Sscan(m[i+1], &ends[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all = append(all, ends)
+	}
+	return all
+}
+
 // The first bar is on top, beside its label, and its text stands at its end.
 func TestOrderOfBars(t *testing.T) {
 	svg := svgOf(t, Bars{Labels: []string{"first", "second"}, Panels: []Panel{{
