@@ -41,7 +41,7 @@ func plotCommand() *cli.Command {
 			if err != nil {
 				return command.UsageError(err)
 			}
-			all, err := pointsOf(o.rows, c.String("x"), c.String("y"))
+			all, err := pointsOf(o, c.String("x"), c.String("y"))
 			if err != nil {
 				return command.UsageError(err)
 			}
@@ -58,9 +58,9 @@ type points struct {
 }
 
 // pointsOf pairs the results of each row whose keys are x and y with the same end.
-func pointsOf(rows []seedRow, x, y string) (all []points, err error) {
-	for _, r := range rows {
-		p := points{label: strings.Join(r.labels, " ")}
+func pointsOf(o overSeeds, x, y string) (all []points, err error) {
+	for _, r := range o.rows {
+		p := points{label: o.inLegend(r)}
 		keys := slices.DeleteFunc(slices.Collect(maps.Keys(r.values)), func(key string) bool {
 			return !strings.HasPrefix(key, x) || len(r.values[y+key[len(x):]]) == 0
 		})
@@ -83,6 +83,24 @@ func pointsOf(rows []seedRow, x, y string) (all []points, err error) {
 		return nil, fmt.Errorf("no row has both %s and %s: `experiment table` lists the results that there are", x, y)
 	}
 	return all, nil
+}
+
+// inLegend names a row for people: the model, and the other labels in which it differs from a row of the same model.
+func (o overSeeds) inLegend(r seedRow) string {
+	model := slices.IndexFunc(o.labels, func(c column) bool { return c.Name == "model" })
+	var parts []string
+	for i, label := range r.labels {
+		differs := func(other seedRow) bool {
+			return (model < 0 || other.labels[model] == r.labels[model]) && other.labels[i] != label
+		}
+		switch {
+		case i == model:
+			parts = append(parts, label)
+		case slices.ContainsFunc(o.rows, differs):
+			parts = append(parts, strings.ReplaceAll(o.labels[i].Name, "_", " ")+" "+label)
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // drawPoints draws rows into a file whose ending is the picture's format. The form of a point stands above it.

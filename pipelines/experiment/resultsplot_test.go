@@ -59,21 +59,21 @@ func TestPlotResults(t *testing.T) {
 
 // A point is a mean over seeds. A row has a point for each form in which it has both results, in their order.
 func TestPointsOf(t *testing.T) {
-	rows := []seedRow{
-		{labels: []string{"v77", "muon"}, values: map[string]seeds.Sample{
+	o := overSeeds{labels: []column{{Name: "model"}, {Name: "muon_steps"}}, rows: []seedRow{
+		{labels: []string{"v77", "3"}, values: map[string]seeds.Sample{
 			"megabytes": {1: 20, 2: 20}, "bits": {1: 6, 2: 5}, "bits_8_bit": {1: 4},
 		}},
-		{labels: []string{"dense"}, values: map[string]seeds.Sample{
+		{labels: []string{"dense", "3"}, values: map[string]seeds.Sample{
 			"megabytes_8_bit": {1: 80}, "bits_8_bit": {1: 5}, "megabytes_4_bit": {1: 40}, "bits_4_bit": {1: 5.5},
 			"megabytes_2_bit": {1: 20},
 		}},
-		{labels: []string{"not packed"}, values: map[string]seeds.Sample{"bits": {1: 6}}},
-	}
+		{labels: []string{"v77", "5"}, values: map[string]seeds.Sample{"bits": {1: 6}}}, // not packed
+	}}
 	want := []points{
-		{label: "v77 muon", at: []plot.Point{{X: 20, Y: 5.5}}, forms: []string{""}},
+		{label: "v77, muon steps 3", at: []plot.Point{{X: 20, Y: 5.5}}, forms: []string{""}},
 		{label: "dense", at: []plot.Point{{X: 40, Y: 5.5}, {X: 80, Y: 5}}, forms: []string{"4 bit", "8 bit"}},
 	}
-	if got, err := pointsOf(rows, "megabytes", "bits"); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := pointsOf(o, "megabytes", "bits"); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
 }
