@@ -177,16 +177,19 @@ func (o overSeeds) cell(c, of column, i, reference int) results.Cell {
 		text += differs
 	}
 	cell := results.Cell{Text: text, Value: sample.Mean()}
-	if e := sample.StandardError(); !math.IsNaN(e) && e != 0 {
+	if e := sample.StandardError(); isError(e) {
 		cell.Error = e
 	}
 	return cell
 }
 
-// withError adds the standard error to a value. A single seed has none, and what is the same for all seeds, such as the
-// number of tokens, needs none.
+// isError reports whether a standard error is shown. A single seed has none, and what is the same for all seeds, such
+// as the number of tokens, needs none.
+func isError(stderr float64) bool { return !math.IsNaN(stderr) && stderr != 0 }
+
+// withError adds the standard error to a value.
 func withError(c column, value string, stderr float64) string {
-	if math.IsNaN(stderr) || stderr == 0 {
+	if !isError(stderr) {
 		return value
 	}
 	return strings.TrimSuffix(value, " %") + " ± " + c.Value.Number(stderr)

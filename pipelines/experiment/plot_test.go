@@ -2,8 +2,10 @@ package main
 
 import (
 	"math"
+	"slices"
 	"testing"
 
+	"bitnet1/pipelines/experiment/seeds"
 	"bitnet1/shared/run/results"
 )
 
@@ -14,6 +16,27 @@ func TestPanelsHaveErrors(t *testing.T) {
 	got := panel(all, 0).Errors
 	if len(got) != 3 || math.Abs(got[0]-2) > 1e-9 || !math.IsNaN(got[1]) || !math.IsNaN(got[2]) {
 		t.Errorf("errors of %v, want 2 and none", got)
+	}
+}
+
+// Of several seeds the error is that of their mean. One seed has none, and what all seeds have the same needs none.
+func TestPanelsOverSeeds(t *testing.T) {
+	c := column{Key: "loss", Name: "loss", Value: "{loss:.3}", Better: results.Lower}
+	row := func(of seeds.Sample) seedRow {
+		return seedRow{seeds: len(of), values: map[string]seeds.Sample{"loss": of}}
+	}
+	all, err := overSeeds{columns: []column{c}, rows: []seedRow{
+		row(seeds.Sample{1: 2, 2: 4}), row(seeds.Sample{1: 3}), row(seeds.Sample{1: 5, 2: 5}),
+	}}.table()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := panel(all, 0)
+	if want := []float64{3, 3, 5}; !slices.Equal(p.Parts[0].Values, want) {
+		t.Errorf("bars of %v, want %v", p.Parts[0].Values, want)
+	}
+	if got := p.Errors; math.Abs(got[0]-1) > 1e-9 || !math.IsNaN(got[1]) || !math.IsNaN(got[2]) {
+		t.Errorf("errors of %v, want 1 and none", got)
 	}
 }
 

@@ -90,13 +90,13 @@ func (o overSeeds) inLegend(r seedRow) string {
 	model := slices.IndexFunc(o.labels, func(c column) bool { return c.Name == "model" })
 	var parts []string
 	for i, label := range r.labels {
-		differs := func(other seedRow) bool {
+		another := func(other seedRow) bool {
 			return (model < 0 || other.labels[model] == r.labels[model]) && other.labels[i] != label
 		}
 		switch {
 		case i == model:
 			parts = append(parts, label)
-		case slices.ContainsFunc(o.rows, differs):
+		case slices.ContainsFunc(o.rows, another):
 			parts = append(parts, strings.ReplaceAll(o.labels[i].Name, "_", " ")+" "+label)
 		}
 	}
