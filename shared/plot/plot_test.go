@@ -168,30 +168,31 @@ func TestBars(t *testing.T) {
 func TestErrorsOfBars(t *testing.T) {
 	f := Bars{Labels: []string{"a", "b"}, Panels: []Panel{{Parts: []Part{{Values: []float64{4, 2}}},
 		Errors: []float64{1, math.NaN()}}}}
-	bar := lines(t, f, `<path d="M([0-9.]*),[0-9.]*L[0-9.]*,[0-9.]*L([0-9.]*),[^"]*" style="fill:#0072B2`)
-	black := lines(t, f, `<path d="M([0-9.]*),[0-9.]*L([0-9.]*),[^L"]*" style="fill:none;stroke:#000000;stroke-width:0.75`)
-	if len(bar) != 2 || len(black) != 3 {
-		t.Fatalf("%d bars and %d lines of errors, want 2 and 3", len(bar), len(black))
+	svg := svgOf(t, f)
+	bar := pairs(t, svg, `<path d="M([0-9.]*),[0-9.]*L[0-9.]*,[0-9.]*L([0-9.]*),[^"]*" style="fill:#0072B2`)
+	line := pairs(t, svg, `<path d="M([0-9.]*),[0-9.]*L([0-9.]*),[^L"]*" `+
+		`style="fill:none;stroke:#000000;stroke-width:0.75`)
+	if len(bar) != 2 || len(line) != 3 {
+		t.Fatalf("%d bars and %d lines of errors, want 2 and 3", len(bar), len(line))
 	}
 	longest := max(bar[0][1]-bar[0][0], bar[1][1]-bar[1][0])
-	if line := black[0][1] - black[0][0]; math.Abs(line/longest-0.5) > 0.01 {
-		t.Errorf("a line of %g for a bar of %g, want half", line, longest)
+	if long := line[0][1] - line[0][0]; math.Abs(long/longest-0.5) > 0.01 {
+		t.Errorf("a line of %g for a bar of %g, want half", long, longest)
 	}
-	if width := Column.Points(); black[0][1] >= width {
-		t.Errorf("the line ends at %g of %g", black[0][1], width)
+	if width := Column.Points(); line[0][1] >= width {
+		t.Errorf("the line ends at %g of %g", line[0][1], width)
 	}
 }
 
-// lines are both ends of the paths of a figure that a pattern finds, from left to right.
-func lines(t *testing.T, f Figure, pattern string) (all [][2]float64) {
-	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(svgOf(t, f), -1) {
-		var ends [2]float64
-		for i := range ends {
-			if _, err := fmt.Sscan(m[i+1], &ends[i]); err != nil {
-				t.Fatal(err)
-			}
+// pairs are the two numbers of each place that a pattern finds in a picture.
+func pairs(t *testing.T, svg, pattern string) (all [][2]float64) {
+	t.Helper()
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(svg, -1) {
+		var pair [2]float64
+		if _, err := fmt.Sscan(m[1]+" "+m[2], &pair[0], &pair[1]); err != nil {
+			t.Fatal(err)
 		}
-		all = append(all, ends)
+		all = append(all, pair)
 	}
 	return all
 }
@@ -201,36 +202,24 @@ func TestOrderOfBars(t *testing.T) {
 	svg := svgOf(t, Bars{Labels: []string{"first", "second"}, Panels: []Panel{{
 		Parts: []Part{{Values: []float64{5, 1}}}, Texts: []string{"long", "short"},
 	}}})
-	place := func(text string) (p Point) {
-		m := regexp.MustCompile(`<text x="([^"]*)" y="([^"]*)"[^>]*>` + text + `<`).FindStringSubmatch(svg)
-		if m == nil {
+	place := func(text string) Point {
+		at := pairs(t, svg, `<text x="([^"]*)" y="([^"]*)"[^>]*>`+text+`<`)
+		if len(at) == 0 {
 			t.Fatalf("no text %s", text)
 		}
-		if _, err := fmt.Sscan(m[1]+" "+m[2], &p.X, &p.Y); err != nil {
-			t.Fatal(err)
-		}
-		return p
+		return Point{X: at[0][0], Y: at[0][1]}
 	}
 	first, second, long, short := place("first"), place("second"), place("long"), place("short")
 	if first.Y >= second.Y || long.Y >= short.Y || long.X <= short.X { // y grows downwards
 		t.Errorf("labels at %v, %v; texts at %v, %v", first, second, long, short)
 	}
 	// A bar is drawn as a path, whose y grows upwards.
-	bar := regexp.MustCompile(`<path d="[^"]*L([0-9.]*),([0-9.]*)L[^"]*" style="fill:#0072B2`)
-	ends := bar.FindAllStringSubmatch(svg, -1)
+	ends := pairs(t, svg, `<path d="[^"]*L([0-9.]*),([0-9.]*)L[^"]*" style="fill:#0072B2`)
 	if len(ends) != 2 {
 		t.Fatalf("%d bars", len(ends))
 	}
-	var right, up [2]float64
-	for i := range 2 {
-		_, err1 := fmt.Sscan(ends[i][1], &right[i])
-		_, err2 := fmt.Sscan(ends[i][2], &up[i])
-		if err := errors.Join(err1, err2); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if (right[0] > right[1]) != (up[0] > up[1]) {
-		t.Errorf("bars end at %v, as high as %v: the longer one is to be on top", right, up)
+	if (ends[0][0] > ends[1][0]) != (ends[0][1] > ends[1][1]) {
+		t.Errorf("bars end at %v: the longer one is to be on top", ends)
 	}
 }
 
