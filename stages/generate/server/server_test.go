@@ -715,8 +715,9 @@ func (c *client) value(name string) float64 {
 
 func TestMetrics(t *testing.T) {
 	c := start(t, Options{})
-	c.complete(body{"prompt": "Once upon", "max_tokens": 5})
-	c.complete(body{"prompt": "Once upon", "max_tokens": 5})
+	for seed := range 2 { // whose texts do not end by themselves
+		c.complete(body{"prompt": "Once upon", "max_tokens": 5, "seed": seed})
+	}
 	c.post("/v1/completions", body{"n": 0})
 	r, b := c.get("/metrics", map[string]string{"Accept": "application/openmetrics-text; version=1.0.0"})
 	if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/openmetrics-text") ||
